@@ -1,0 +1,216 @@
+"""The "Brain Tumor MRI Dataset" layout: ``Training|Testing/{glioma,meningioma,notumor,pituitary}/*.jpg``."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from tqdm.auto import tqdm
+
+from fedutils.errors import InputError
+from fedutils.preprocess import prepare_slice
+
+CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
+SPLITS = ("Training", "Testing")
+_SUFFIXES = {".jpg", ".jpeg", ".png"}
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """The images of one split.
+
+    Attributes
+    ----------
+    x : float32 (N, size, size, 1)
+        Pixels in [0, 1].
+    y : int32 (N,)
+        Index into `CLASSES`.
+    paths : tuple of Path
+        Where each came from.
+    digests : tuple of str
+        Hash of each image's decoded grey pixels: two files with the same hash show the same picture.
+    skipped : tuple of Path
+        Files that could not be read and were left out because the caller asked for that.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    paths: tuple[Path, ...]
+    digests: tuple[str, ...]
+    skipped: tuple[Path, ...] = ()
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.y)
+
+    def subset(self, indices) -> "ImageSet":
+        """Return the images at `indices`, in that order."""
+        return ImageSet(
+            self.x[indices],
+            self.y[indices],
+            tuple(self.paths[i] for i in indices),
+            tuple(self.digests[i] for i in indices),
+            self.skipped,
+        )
+
+
+def list_images(root: Path, split: str) -> tuple[list[Path], np.ndarray]:
+    """List the files of a split without reading them.
+
+    Parameters
+    ----------
+    root : Path
+        The folder that holds ``Training`` and ``Testing``.
+    split : str
+        ``Training`` or ``Testing``.
+
+    Returns
+    -------
+    paths : list of Path
+        Sorted by class, then by name.
+    labels : int32 (N,)
+        Index into `CLASSES`.
+
+    Raises
+    ------
+    InputError
+        If a folder is missing or a class has no image.
+    """
+    if split not in SPLITS:
+        raise InputError(f"split: expected one of {', '.join(SPLITS)}, found {split!r}")
+    files, labels = [], []
+    for label, name in enumerate(CLASSES):
+        folder = Path(root) / split / name
+        if not folder.is_dir():
+            raise InputError(
+                f"{folder}: expected a folder of {name} images, found none; point FEDUTILS_DATA (or DATA=) "
+                "to the folder that holds brain_mri/Training and brain_mri/Testing"
+            )
+        found = sorted(p for p in folder.iterdir() if p.suffix.lower() in _SUFFIXES)
+        if not found:
+            raise InputError(f"{folder}: expected .jpg or .png images, found an empty class; add its images")
+        files += found
+        labels += [label] * len(found)
+    return files, np.asarray(labels, np.int32)
+
+
+def read_image(path: Path) -> Image.Image:
+    """Read a file whole, so that a truncated one is found here and not later.
+
+    Raises
+    ------
+    InputError
+        If the file is not an image or ends too soon.
+    """
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image.copy()
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise InputError(
+            f"{path}: expected a readable image, found: {error}; replace it, delete it, or set skip_bad: true"
+        ) from error
+
+
+def load_images(
+    root: Path, split: str, *, size: int, skip_bad: bool = False, progress: bool = True
+) -> ImageSet:
+    """Read a split and prepare every image (`fedutils.preprocess.prepare_slice`).
+
+    Parameters
+    ----------
+    root : Path
+        The folder that holds ``Training`` and ``Testing``.
+    split : str
+        ``Training`` or ``Testing``.
+    size : int
+        Side of the square result, in pixels.
+    skip_bad : bool
+        Leave out files that cannot be read, and name them in ``skipped``, instead of stopping.
+    progress : bool
+        Show a progress bar.
+
+    Raises
+    ------
+    InputError
+        If a folder is missing, a class has no readable image, or a file is unreadable and `skip_bad` is
+        false.
+    """
+    files, labels = list_images(root, split)
+    x = np.empty((len(files), size, size, 1), np.float32)
+    digests, kept, skipped = [], [], []
+    bar = tqdm(files, desc=f"read {split}", unit="image", disable=not progress)
+    for i, path in enumerate(bar):
+        try:
+            image = read_image(path)
+        except InputError:
+            if not skip_bad:
+                raise
+            skipped.append(path)
+            continue
+        x[len(kept)] = prepare_slice(image, size)
+        grey = np.asarray(image.convert("L"))
+        digests.append(hashlib.sha256(repr(grey.shape).encode() + grey.tobytes()).hexdigest()[:16])
+        kept.append(i)
+    y = labels[kept]
+    for label, name in enumerate(CLASSES):
+        if not np.any(y == label):
+            raise InputError(
+                f"{Path(root) / split / name}: expected readable images, found none; replace its files"
+            )
+    return ImageSet(x[: len(kept)], y, tuple(files[i] for i in kept), tuple(digests), tuple(skipped))
+
+
+def split_validation(images: ImageSet, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split into training and validation, stratified by class, never parting identical pictures.
+
+    Parameters
+    ----------
+    images : ImageSet
+    fraction : float
+        Share of validation, in (0, 1).
+    seed : int
+
+    Returns
+    -------
+    training, validation : int64 (n,), int64 (m,)
+        Sorted indices into `images`.
+    """
+    if not 0 < fraction < 1:
+        raise InputError(f"validation fraction: expected a number between 0 and 1, found {fraction}")
+    rng = np.random.default_rng([seed, 1])
+    digests = np.asarray(images.digests)
+    held: set[str] = set()
+    for label in range(len(CLASSES)):
+        own, sizes = np.unique(digests[images.y == label], return_counts=True)
+        order = rng.permutation(len(own))
+        before = np.cumsum(sizes[order]) - sizes[order]
+        held.update(own[order[before < round(fraction * sizes.sum())]])
+    is_held = np.isin(digests, list(held))
+    return np.flatnonzero(~is_held), np.flatnonzero(is_held)
+
+
+def find_copies(images: ImageSet, others: ImageSet) -> np.ndarray:
+    """Return bool (N,): which of `images` show, pixel for pixel, the same picture as one of `others`."""
+    return np.isin(np.asarray(images.digests), np.asarray(others.digests))
+
+
+def fingerprint(*sets: ImageSet) -> str:
+    """Return a hash of the pictures and labels of the given sets, for provenance."""
+    digest = hashlib.sha256()
+    for images in sets:
+        digest.update("".join(images.digests).encode())
+        digest.update(images.y.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def describe(source: str, training: ImageSet, testing: ImageSet) -> dict:
+    """Return the provenance that a result records: source, numbers of images, what was skipped, a hash."""
+    return {
+        "source": source,
+        "num_images": len(training) + len(testing),
+        "num_unseen": int((~find_copies(testing, training)).sum()),
+        "fingerprint": fingerprint(training, testing),
+        "skipped": [path.name for path in (*training.skipped, *testing.skipped)],
+    }

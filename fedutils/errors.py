@@ -1,0 +1,9 @@
+"""The one exception for input that the user can mend."""
+
+
+class InputError(ValueError):
+    """Bad input: a file, folder, profile or option that the user can mend.
+
+    The message is one line that says what was expected, what was found, which file, and what to do.
+    Command-line entry points print it without a traceback and exit with status 2.
+    """

@@ -1,0 +1,70 @@
+"""Where a notebook's images come from: the phantom, made on demand, or real data on this machine."""
+
+import hashlib
+from pathlib import Path
+
+from fedutils import paths
+from fedutils.errors import InputError
+
+SOURCES = ("phantom", "brain_mri")
+
+
+def locate_brain_mri(source: str, *, phantom_training: int, phantom_testing: int, phantom_size: int) -> Path:
+    """Return a folder in the Kaggle layout, with ``Training`` and ``Testing``.
+
+    Parameters
+    ----------
+    source : str
+        ``phantom`` (made under ``build/data`` the first time) or ``brain_mri`` (``FEDUTILS_DATA/brain_mri``,
+        or ``FEDUTILS_DATA`` itself if that is the data set).
+    phantom_training, phantom_testing : int
+        Phantom images of each class.
+    phantom_size : int
+        Side of the phantom's images, in pixels.
+    """
+    if source == "phantom":
+        from fedutils.data.phantom import ensure_brain_mri
+
+        folder = paths.BUILD / "data" / f"phantom-{phantom_training}-{phantom_testing}-{phantom_size}"
+        ensure_brain_mri(folder, phantom_training, phantom_testing, size=phantom_size)
+        return folder
+    if source == "brain_mri":
+        root = paths.data_dir()
+        return root if (root / "Training").is_dir() else root / "brain_mri"
+    raise InputError(f"data: expected one of {', '.join(SOURCES)}, found {source!r}; mend the profile")
+
+
+def locate_brats_case(source: str, *, voxel_mm: float) -> dict[str, Path]:
+    """Return the files of one BraTS 2020 case by modality (t1, t1ce, t2, flair) and ``seg``.
+
+    Parameters
+    ----------
+    source : str
+        ``phantom`` (made under ``build/data``) or ``brain_mri``: the first case of
+        ``FEDUTILS_DATA/brats2020``, or the phantom's if there is none.
+    voxel_mm : float
+        Side of the phantom's voxels, in mm.
+    """
+    root = paths.data_dir() / "brats2020" if source == "brain_mri" else None
+    if root is None or not root.is_dir():
+        from fedutils.data.phantom import ensure_brats
+
+        root = paths.BUILD / "data" / f"phantom-brats-1-{voxel_mm}"
+        ensure_brats(root, 1, voxel_mm=voxel_mm)
+    folder = min(path for path in root.iterdir() if path.is_dir())
+    files = {path.name.split(".")[0].rsplit("_", 1)[-1]: path for path in sorted(folder.glob("*.nii*"))}
+    wanted = {"t1", "t1ce", "t2", "flair", "seg"}
+    if missing := wanted - files.keys():
+        raise InputError(f"{folder}: expected t1, t1ce, t2, flair and seg, found no {', '.join(missing)}")
+    return files
+
+
+def describe_source(parameters: dict) -> str:
+    """Return a hash that changes when the real data behind the parameters does (names and sizes of files)."""
+    if parameters.get("data", "phantom") == "phantom":
+        return "phantom"
+    digest = hashlib.sha256()
+    for path in sorted(paths.data_dir().rglob("*")):
+        if path.is_file():
+            digest.update(f"{path.name}:{path.stat().st_size}\n".encode())
+    return digest.hexdigest()[:16]

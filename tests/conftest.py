@@ -1,0 +1,56 @@
+"""Every test: no window, figures closed afterwards, output in a folder of its own."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fedutils.data.brain_mri import CLASSES
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def own_output(tmp_path, monkeypatch):
+    """Send results, figures and runs of a test to its own folder, and forget the data of the caller."""
+    monkeypatch.setenv("FEDUTILS_OUTPUT", str(tmp_path / "output"))
+    monkeypatch.delenv("FEDUTILS_DATA", raising=False)
+    monkeypatch.setattr("fedutils.paths.CONFIG", tmp_path / "fedutils.yaml")
+
+
+@pytest.fixture(autouse=True)
+def close_figures():
+    yield
+    import matplotlib.pyplot as plt
+
+    plt.close("all")
+
+
+@pytest.fixture
+def kaggle(tmp_path):
+    """Make a data set in the Kaggle layout: images of unequal sides and several modes, each different."""
+    rng = np.random.default_rng(0)
+    root = tmp_path / "brain_mri"
+    for split, count in (("Training", 6), ("Testing", 3)):
+        for c, name in enumerate(CLASSES):
+            folder = root / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(0, 256, (40 + 3 * i, 50 + c, 3), np.uint8)
+                image = Image.fromarray(pixels)
+                image = image.convert("L") if i % 2 else image
+                image.save(folder / f"{split[:2]}_{i}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def real_data():
+    """Give the folder of real data, or skip with a clear word."""
+    value = os.environ.get("FEDUTILS_TEST_DATA") or str(ROOT.parent / "shared" / "data")
+    if not Path(value, "brain_mri").is_dir():
+        pytest.skip("no real data: set FEDUTILS_TEST_DATA to the folder that holds brain_mri")
+    return Path(value)
