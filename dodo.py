@@ -1,0 +1,74 @@
+"""The graph of the thesis: profile -> notebooks -> results and figures -> paper -> published files.
+
+Run it by ``make reproduce`` (`fedutils.reproduce`), which chooses and checks the profile first.
+"""
+
+import os
+
+from doit.tools import config_changed
+
+from fedutils import paths
+from fedutils.profiles import list_notebooks, load_profile
+from fedutils.reproduce import PAPER, Reporter, build_book, build_paper, execute, needed_results, publish
+from fedutils.sources import describe_source
+
+DOIT_CONFIG = {
+    "default_tasks": ["notebook", "paper", "publish"],
+    "reporter": Reporter,
+    "verbosity": 2,
+    "check_file_uptodate": "md5",
+}
+PROFILE = os.environ.get("FEDUTILS_PROFILE", "laptop")
+MODULE = [p for p in sorted((paths.ROOT / "fedutils").rglob("*")) if p.suffix in (".py", ".mplstyle")]
+
+
+def result_of(notebook):
+    return paths.results_dir() / f"{notebook}.json"
+
+
+def task_notebook():
+    """Execute the notebooks, each after those whose results it reads."""
+    for path in list_notebooks():
+        parameters = load_profile(PROFILE)[path.stem]
+        yield {
+            "name": path.stem,
+            "actions": [(execute, [path, parameters])],
+            "file_dep": [path, *MODULE, *map(result_of, needed_results(path))],
+            "targets": [result_of(path.stem)],
+            "uptodate": [config_changed({"parameters": parameters, "data": describe_source(parameters)})],
+        }
+
+
+def task_paper():
+    """Set the paper from the results and figures."""
+    results = [result_of(p.stem) for p in list_notebooks()]
+    return {
+        "actions": [build_paper],
+        "file_dep": [*(p for p in PAPER.iterdir() if p.suffix != ".pdf"), *results],
+        "targets": [paths.output_dir() / "paper" / "thesis.pdf"],
+    }
+
+
+def task_figures():
+    """Publish the figures."""
+    return {"actions": [(publish, ["figures"])], "task_dep": ["notebook"]}
+
+
+def task_book():
+    """Render the executed notebooks as a web book (not part of a plain run)."""
+    html = paths.output_dir() / "book" / "html" / "index.html"
+    executed = [result_of(p.stem) for p in list_notebooks()]
+    return {
+        "actions": [build_book],
+        "file_dep": [*(p for p in (paths.ROOT / "docs").rglob("*") if p.is_file()), *executed],
+        "targets": [html],
+    }
+
+
+def task_publish():
+    """Publish results, figures and the paper."""
+    return {
+        "actions": [(publish, ["results", "figures", "paper"])],
+        "file_dep": [paths.output_dir() / "paper" / "thesis.pdf"],
+        "uptodate": [False],  # another profile may have published since
+    }

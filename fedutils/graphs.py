@@ -1,0 +1,179 @@
+"""The TensorFlow leaves of a TFF computation, run in this process.
+
+TFF compiles a computation to a tree whose leaves are serialized TensorFlow graphs of the
+TensorFlow 1 kind, with named inputs and outputs. `load_leaf` turns one into a callable over eager
+values. Inside the runtime a value is a ``tf.Tensor``, a ``tf.data.Dataset`` or a TFF ``Struct`` of
+values.
+
+References
+----------
+.. [1] TensorFlow Federated, ``computation.proto`` (message ``TensorFlow``).
+"""
+
+import itertools
+import threading
+
+from fedutils.loops import unroll_reductions
+from fedutils.tff import tff  # noqa: F401  (first: it prepares the imports below)
+
+# isort: split
+import tensorflow as tf
+from tensorflow_federated.python.common_libs import structure
+from tensorflow_federated.python.core.impl.types import computation_types, type_conversions
+
+_counter = itertools.count()  # one number for each loaded graph and for each session token
+
+
+def flatten(value, type_spec) -> list:
+    """Flatten a value of the runtime to tensors, in the order of the graph's bindings.
+
+    Parameters
+    ----------
+    value : tf.Tensor, tf.data.Dataset or Struct
+    type_spec : tff.Type
+        Of tensors, sequences and structures only.
+
+    Returns
+    -------
+    list of tf.Tensor
+        A data set becomes its scalar variant tensor: no element is copied.
+    """
+    if isinstance(type_spec, computation_types.TensorType):
+        return [value]
+    if isinstance(type_spec, computation_types.SequenceType):
+        return [tf.data.experimental.to_variant(value)]
+    elements = structure.iter_elements(type_spec)
+    return [x for v, (_, t) in zip(value, elements, strict=True) for x in flatten(v, t)]
+
+
+def unflatten(tensors, type_spec):
+    """Rebuild a value of the runtime from an iterator of tensors; the inverse of `flatten`."""
+    if isinstance(type_spec, computation_types.TensorType):
+        return next(tensors)
+    if isinstance(type_spec, computation_types.SequenceType):
+        spec = type_conversions.type_to_tf_structure(type_spec.element)
+        return tf.data.experimental.from_variant(next(tensors), spec)
+    elements = structure.iter_elements(type_spec)
+    return structure.Struct([(name, unflatten(tensors, t)) for name, t in elements])
+
+
+def load_leaf(proto, type_spec):
+    """Import a TensorFlow leaf into this process.
+
+    Parameters
+    ----------
+    proto : computation_pb2.TensorFlow
+    type_spec : tff.FunctionType
+        The type of the computation that the leaf implements.
+
+    Returns
+    -------
+    callable
+        ``call(argument=None, device=None)`` gives the result as a value of the runtime. Variables
+        of the graph are initialized anew at each call, as TFF's own runtime does. They are shared
+        by concurrent calls of one leaf, so these wait for one another.
+    """
+    function, has_token = _import_graph(proto, type_spec.parameter is not None)
+    lock = threading.Lock()
+
+    def call(argument=None, device=None):
+        # A token names the session in graphs that keep state from one call to the next.
+        feeds = [tf.constant(str(next(_counter)))] if has_token else []
+        if type_spec.parameter is not None:
+            feeds += flatten(argument, type_spec.parameter)
+        with lock, tf.device(device):
+            fetches = function(*feeds)
+        return unflatten(iter(tf.nest.flatten(fetches)), type_spec.result)
+
+    return call
+
+
+def _import_graph(proto, has_parameter):
+    graph_def = tf.compat.v1.GraphDef()
+    proto.graph_def.Unpack(graph_def)
+    if proto.initialize_op:
+        _run_first(graph_def, proto.initialize_op)
+    unroll_reductions(graph_def)
+    _make_names_unique(graph_def)
+    wrapped = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), [])
+    tokens = [proto.session_token_tensor_name] if proto.session_token_tensor_name else []
+    feeds = tokens + (_bound_names(proto.parameter) if has_parameter else [])
+    inputs = [wrapped.graph.get_tensor_by_name(name) for name in feeds]
+    outputs = [wrapped.graph.get_tensor_by_name(name) for name in _bound_names(proto.result)]
+    # Without a signature of positional arguments, each call first fails to match them by name and
+    # prints every weight into an error that nobody sees.
+    signature = (tuple(tf.TensorSpec(None, t.dtype) for t in inputs), {})
+    pruned = wrapped.prune(inputs, outputs, input_signature=signature)
+    return pruned, bool(tokens)
+
+
+def _bound_names(binding):
+    """List the names of the tensors of a parameter or result, in order."""
+    kind = binding.WhichOneof("binding")
+    if kind is None:
+        return []
+    if kind == "tensor":
+        return [binding.tensor.tensor_name]
+    if kind == "sequence":
+        return [binding.sequence.variant_tensor_name]
+    return [name for element in binding.struct.element for name in _bound_names(element)]
+
+
+def _run_first(graph_def, init_op):
+    """Make every node that the initializer does not need wait for the initializer.
+
+    A session would run the initializer on its own before the rest; one function has to order both.
+    """
+    init_name = _node_name(init_op)
+    nodes = {node.name: node for node in graph_def.node}
+    needed, stack = set(), [init_name]
+    while stack:
+        name = stack.pop()
+        if name not in needed:
+            needed.add(name)
+            stack += [_node_name(i) for i in nodes[name].input]
+    for node in graph_def.node:
+        if node.name not in needed and node.op not in ("Placeholder", "Const"):
+            node.input.append("^" + init_name)
+
+
+def _node_name(reference):
+    """Return the node of an input reference such as ``^node`` or ``node:1``."""
+    return reference.lstrip("^").split(":")[0]
+
+
+def _make_names_unique(graph_def):
+    """Rename the graph's functions and shared resources.
+
+    A session has a name space of its own; in this process all graphs share one, and two models
+    built alike would overwrite each other's functions and variables.
+    """
+    suffix = f"_leaf{next(_counter)}"
+    renamed = {f.signature.name: f.signature.name + suffix for f in graph_def.library.function}
+
+    def rename(nodes):
+        for node in nodes:
+            node.op = renamed.get(node.op, node.op)
+            if "shared_name" in node.attr:  # an empty shared name means the name of the node
+                shared = node.attr["shared_name"].s or node.name.encode()
+                node.attr["shared_name"].s = shared + suffix.encode()
+            _rename_attributes(node.attr, renamed)
+
+    rename(graph_def.node)
+    for function in graph_def.library.function:
+        function.signature.name = renamed[function.signature.name]
+        rename(function.node_def)
+        _rename_attributes(function.attr, renamed)
+    for gradient in graph_def.library.gradient:
+        gradient.function_name = renamed.get(gradient.function_name, gradient.function_name)
+        gradient.gradient_func = renamed.get(gradient.gradient_func, gradient.gradient_func)
+
+
+def _rename_attributes(attributes, renamed):
+    for key, attribute in attributes.items():
+        functions = [attribute.func] if attribute.HasField("func") else []
+        for function in itertools.chain(functions, attribute.list.func):
+            function.name = renamed.get(function.name, function.name)
+        if key in ("forward_function_name", "backward_function_name"):
+            name = attribute.s.decode()
+            attribute.s = renamed.get(name, name).encode()

@@ -1,0 +1,63 @@
+"""What every notebook needs before its first line: one setup call, and a kernel to run in."""
+
+import os
+import random
+
+import numpy as np
+
+from fedutils import paths, plots
+from fedutils.results import machine, versions
+
+
+def start(seed: int, *, tensorflow: bool = False) -> None:
+    """Apply the figure style, seed every generator, and print what runs where.
+
+    Parameters
+    ----------
+    seed : int
+    tensorflow : bool
+        Load TensorFlow too, make its operations deterministic and give it GPU memory as it needs it.
+        Notebooks that only look at data leave it out and start in a second.
+    """
+    plots.use_style()
+    random.seed(seed)
+    np.random.seed(seed)
+    if tensorflow:
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        import keras
+        import tensorflow as tf
+
+        for gpu in tf.config.list_physical_devices("GPU"):
+            tf.config.experimental.set_memory_growth(gpu, True)
+        keras.utils.set_random_seed(seed)
+        tf.config.experimental.enable_op_determinism()
+    print(", ".join(f"{name} {version}" for name, version in versions().items()))
+    found = machine()
+    print(f"device: {found['device']}, {found['cores']} cores; output: {_shown(paths.output_dir())}")
+
+
+def _shown(path) -> str:
+    return str(path.relative_to(paths.ROOT)) if path.is_relative_to(paths.ROOT) else path.name
+
+
+def register_kernel() -> str:
+    """Register a Jupyter kernel inside this environment, named for the device that TensorFlow will use.
+
+    Returns
+    -------
+    str
+        The name that JupyterLab shows.
+    """
+    import sys
+
+    import tensorflow as tf
+    from ipykernel.kernelspec import install
+
+    gpus = tf.config.list_physical_devices("GPU")
+    details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
+    device = (
+        f"GPU: {details.get('device_name', gpus[0].name)}" if gpus else f"CPU, {machine()['cores']} cores"
+    )
+    name = f"fedutils ({device})"
+    install(prefix=sys.prefix, kernel_name="fedutils", display_name=name)
+    return name

@@ -1,0 +1,50 @@
+import subprocess
+import sys
+
+
+def run_python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+
+
+def test_import_is_quiet_and_gives_a_working_tff():
+    result = run_python(
+        "from fedutils.tff import tff\n"
+        "import tensorflow as tf, fedutils.tff\n"
+        "tf.constant(1.0)\n"
+        "print(tff.__version__, fedutils.tff.tff is tff, tff.learning.algorithms.__name__)\n"
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.split() == ["0.87.0", "True", "tensorflow_federated.python.learning.algorithms"]
+    assert result.stderr == ""
+
+
+def test_import_passes_on_what_is_not_harmless():
+    result = run_python(
+        "import sys, types, os\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'tensorflow_privacy':\n"
+        "            os.write(2, b'a real complaint\\n')\n"
+        "            raise ImportError('no privacy here')\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "import fedutils.tff\n"
+    )
+    assert result.returncode == 1
+    assert "a real complaint" in result.stderr
+    assert "ImportError: no privacy here" in result.stderr
+
+
+def test_import_works_again_and_after_a_plain_import_failed():
+    result = run_python(
+        "try:\n"
+        "    import tensorflow_federated\n"
+        "except ImportError as error:\n"
+        "    print('plain import fails:', error)\n"
+        "import importlib, fedutils.tff\n"
+        "first = fedutils.tff.tff\n"
+        "again = importlib.reload(fedutils.tff).tff\n"
+        "import tensorflow_federated\n"
+        "print(first is again is tensorflow_federated)\n"
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == "True"

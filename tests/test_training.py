@@ -1,0 +1,208 @@
+"""Central and federated training on a task small enough to check: resume, determinism, contributions."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from fedutils import federated, runs, runtime
+from fedutils.centralized import evaluate, train_central
+from fedutils.data.pipeline import augment_batch, make_batches
+from fedutils.federated import make_client_batches, measure_contributions, train_federated
+from fedutils.models.classification import build_separable_cnn
+
+
+@pytest.fixture(scope="module", autouse=True)
+def in_process():
+    runtime.use("in_process")
+
+
+def make_task(count, seed):
+    """Bright left half or bright right half, under noise."""
+    rng = np.random.default_rng(seed)
+    y = rng.integers(0, 2, count).astype(np.int32)
+    x = rng.uniform(0, 0.4, (count, 8, 10, 1)).astype(np.float32)
+    x[y == 0, :, :5] += 0.5
+    x[y == 1, :, 5:] += 0.5
+    return x, y
+
+
+CLIENTS = [make_task(n, n) for n in (10, 16, 7)]
+VALIDATION = make_task(30, 99)
+LOCAL = {"local_epochs": 2, "batch_size": 4, "learning_rate": 0.15, "augment": False, "seed": 5}
+
+
+def build_model():
+    inputs = keras.Input((8, 10, 1))
+    x = keras.layers.AveragePooling2D((8, 5))(inputs)
+    init = keras.initializers.GlorotUniform(seed=3)
+    return keras.Model(inputs, keras.layers.Dense(2, kernel_initializer=init)(keras.layers.Flatten()(x)))
+
+
+def weights_of(model):
+    return [v.numpy() for v in model.trainable_variables]
+
+
+def assert_equal(first, second):
+    assert len(first) == len(second)
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+# ---- the pipeline
+
+
+def test_batches_cover_every_epoch_in_a_new_order():
+    x, y = np.zeros((10, 2, 2, 1), np.float32), np.arange(10, dtype=np.int32)
+    batches = [b.numpy() for _, b in make_batches(x, y, batch_size=4, seed=1, epochs=2)]
+    assert [len(b) for b in batches] == [4, 4, 2, 4, 4, 2]
+    first, second = np.concatenate(batches[:3]), np.concatenate(batches[3:])
+    assert sorted(first) == sorted(second) == list(range(10)) and not np.array_equal(first, second)
+
+
+def test_batches_follow_from_the_seed_whatever_was_drawn_before():
+    x, y = make_task(9, 0)
+
+    def read(seed):
+        pipeline = make_batches(x, y, batch_size=4, seed=seed, epochs=2, augment=True)
+        return [part.numpy() for batch in pipeline for part in batch]
+
+    first = read(1)
+    tf.random.uniform([3])
+    assert_equal(first, read(1))
+    assert not np.array_equal(first[0], read(2)[0])
+
+
+def test_augmentation_stays_in_range_and_moves_little():
+    images = np.zeros((40, 21, 25, 1), np.float32)
+    images[:, 10, 12] = 1.0
+    moved = augment_batch(images, np.array([0, 0]), contrast=0.0).numpy()
+    assert moved.min() >= 0 and moved.max() <= 1
+    centres = np.array([np.unravel_index(m[..., 0].argmax(), (21, 25)) for m in moved])
+    assert np.abs(centres - [10, 12]).max() <= 3  # 6 % of the side, and rounding
+    assert len(np.unique(moved.reshape(40, -1), axis=0)) > 10
+
+
+def test_augmentation_without_change_is_a_mirror_at_most():
+    images = np.random.default_rng(0).random((12, 5, 7, 1), np.float32)
+    same = augment_batch(images, np.array([3, 1]), rotation=0, scale=0, shift=0, contrast=0).numpy()
+    mirrored = 0
+    for before, after in zip(images, same, strict=True):
+        is_mirror = np.allclose(after, before[:, ::-1], atol=1e-5)
+        assert is_mirror or np.allclose(after, before, atol=1e-5)
+        mirrored += is_mirror
+    assert 0 < mirrored < 12
+
+
+# ---- central
+
+
+def test_central_training_learns_and_keeps_the_best_epoch(tmp_path):
+    model = build_model()
+    path = tmp_path / "run.npz"
+    options = {"num_epochs": 6, "batch_size": 4, "learning_rate": 0.05, "augment": False, "seed": 1}
+    run = train_central(model, make_task(60, 1), VALIDATION, **options, checkpoint=path)
+    assert run.history[-1]["epoch"] == 6 and evaluate(model, VALIDATION)["accuracy"] > 0.95
+    assert run.best == int(np.argmax(run.curve("validation_accuracy")))
+    assert_equal(weights_of(model), run.weights)
+    again = build_model()
+    train_central(again, make_task(60, 1), VALIDATION, **options, checkpoint=path)
+    assert_equal(weights_of(again), run.weights)
+    fresh = build_model()
+    train_central(fresh, make_task(60, 1), VALIDATION, **options)
+    assert_equal(weights_of(fresh), run.weights)
+
+
+# ---- federated
+
+
+def test_a_round_is_the_weighted_mean_of_the_clients():
+    process = federated.build_fedavg(build_model(), client_learning_rate=0.01)
+    state = process.initialize()
+    batches = make_client_batches(CLIENTS, 0, **{k: v for k, v in LOCAL.items() if k != "learning_rate"})
+    alone = [process.get_model_weights(process.next(state, [b]).state).trainable for b in batches]
+    together = process.get_model_weights(process.next(state, batches).state).trainable
+    for parts, mean in zip(zip(*alone, strict=True), together, strict=True):
+        by_hand = (10 * parts[0] + 16 * parts[1] + 7 * parts[2]) / 33
+        np.testing.assert_allclose(mean, by_hand, atol=1e-6)
+
+
+def test_a_run_that_is_stopped_ends_with_the_same_weights(tmp_path):
+    def run(num_rounds, path):
+        model = build_model()
+        done = train_federated(model, CLIENTS, VALIDATION, num_rounds=num_rounds, checkpoint=path, **LOCAL)
+        return model, done
+
+    whole_model, whole = run(4, tmp_path / "whole.npz")
+    run(2, tmp_path / "parts.npz")  # as if killed after round 2
+    model, resumed = run(4, tmp_path / "parts.npz")
+    assert [h["round"] for h in resumed.history] == [1, 2, 3, 4]
+    assert_equal(resumed.state, whole.state)
+    assert_equal(weights_of(model), weights_of(whole_model))
+    assert resumed.curve("validation_loss").tolist() == whole.curve("validation_loss").tolist()
+    assert whole.history[-1]["validation_accuracy"] > 0.8
+
+
+def test_interrupting_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "run.npz"
+    real = federated.evaluate
+    calls = []
+
+    def interrupted(model, data):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(model, data)
+
+    monkeypatch.setattr(federated, "evaluate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train_federated(build_model(), CLIENTS, VALIDATION, num_rounds=4, checkpoint=path, **LOCAL)
+    assert len(runs.load_run(path, 4).history) == 2
+
+
+def test_contributions():
+    model = build_model()
+    before = weights_of(model)
+    records = measure_contributions(model, CLIENTS, VALIDATION, **LOCAL)
+    assert_equal(weights_of(model), before)
+    assert [r["num_images"] for r in records] == [10, 16, 7]
+    assert sum(r["share"] for r in records) == pytest.approx(1)
+    assert all(r["update_norm"] > 0 and -1 <= r["cosine"] <= 1 for r in records)
+    twins = measure_contributions(model, [CLIENTS[0]], VALIDATION, **LOCAL)
+    assert twins[0]["cosine"] == pytest.approx(1) and twins[0]["share"] == 1
+
+
+# ---- runs on disk
+
+
+def test_a_run_is_found_by_its_settings_and_survives_the_disk(tmp_path):
+    assert runs.run_path("a", {"lr": 0.1}) == runs.run_path("a", {"lr": 0.1})
+    assert runs.run_path("a", {"lr": 0.1}) != runs.run_path("a", {"lr": 0.2})
+    run = runs.Run(3)
+    run.record({"validation_accuracy": 0.5}, [np.ones((2, 3), np.float32)])
+    run.record({"validation_accuracy": 0.4}, [np.zeros((2, 3), np.float32)])
+    run.state = [np.int64(7), np.arange(3)]
+    runs.save_run(tmp_path / "r.npz", run)
+    read = runs.load_run(tmp_path / "r.npz", 3)
+    assert read.history == run.history and read.best == 0
+    assert_equal(read.weights, run.weights)
+    assert_equal(read.state, [np.asarray(s) for s in run.state])
+    assert runs.load_run(tmp_path / "none.npz", 3).history == []
+
+
+# ---- the model
+
+
+def test_the_model_has_no_state_that_tff_would_drop_and_follows_its_seed():
+    model = build_separable_cnn((20, 24, 1), 3, widths=(8, 16), seed=1)
+    assert not model.non_trainable_variables
+    assert_equal(weights_of(model), weights_of(build_separable_cnn((20, 24, 1), 3, widths=(8, 16), seed=1)))
+    other = weights_of(build_separable_cnn((20, 24, 1), 3, widths=(8, 16), seed=2))
+    assert not np.array_equal(weights_of(model)[0], other[0])
+    assert model(np.zeros((2, 20, 24, 1), np.float32)).shape == (2, 3)
+
+
+def test_a_saved_model_gives_the_same_output(tmp_path):
+    model = build_separable_cnn((16, 16, 1), 3, widths=(8, 16))
+    model.save(tmp_path / "m.keras")
+    x = np.random.default_rng(0).random((2, 16, 16, 1), np.float32)
+    assert np.array_equal(model(x), keras.saving.load_model(tmp_path / "m.keras")(x))
