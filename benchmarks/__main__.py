@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from fedutils.readme import update_readme
 from fedutils.results import git_commit, machine, to_json, versions, write_atomic
 
 HERE = Path(__file__).parent
@@ -34,6 +35,7 @@ def main() -> int:
         print(out.read_text().strip(), flush=True)
     merged |= {"versions": versions(), "machine": machine(), "git": git_commit()}
     write_atomic(HERE / "results.json", to_json(merged).encode())
+    update_readme()
     return 0
 
 

@@ -13,6 +13,9 @@ import statistics
 import time
 from pathlib import Path
 
+from fedutils.tff import tff  # first: it quietens the import of TensorFlow
+
+# isort: split
 import keras
 import numpy as np
 import tensorflow as tf
@@ -20,7 +23,6 @@ import tensorflow as tf
 from fedutils import runtime
 from fedutils.keras_tff import build_functional_model
 from fedutils.models.classification import build_separable_cnn
-from fedutils.tff import tff
 
 NUM_CLASSES = 4
 LEARNING_RATE = 0.01
@@ -121,7 +123,7 @@ def main():
     parser.add_argument("--out", type=Path, help="write the JSON line to this file as well")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--clients", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=8, help="mean steps of a client")
+    parser.add_argument("--steps", type=int, default=6, help="mean steps of a client")
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--image-size", type=int, default=112)
     options = parser.parse_args()

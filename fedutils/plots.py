@@ -76,12 +76,15 @@ def plot_planes(volume: np.ndarray, labels: np.ndarray, spacing: tuple[float, fl
     Parameters
     ----------
     volume : float (X, Y, Z)
-        One modality; the first axis runs from the patient's right to left, then posterior to anterior, then
-        inferior to superior (RAS after reorientation has right at low x flipped: see the letters on the
-        axes).
+        One modality, axes in RAS order: towards the patient's right, front and top.
     labels : int (X, Y, Z)
         0 background, 1 necrosis and non-enhancing core, 2 oedema, 4 enhancing tumour.
     spacing : (3,) mm
+
+    Returns
+    -------
+    Figure
+        The patient's left is on the left of the picture; the letters say so.
     """
     where = np.argwhere(labels > 0) if labels.any() else np.argwhere(volume > volume.mean())
     middle = np.round(where.mean(axis=0)).astype(int)

@@ -1,4 +1,4 @@
-"""The results table of the README, made from the committed results and from nothing else."""
+"""The measured parts of the README, made from the committed results and benchmarks and from nothing else."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from fedutils import paths
 from fedutils.results import write_atomic
 
-START, END = "<!-- results: start -->", "<!-- results: end -->"
+README = paths.ROOT / "README.md"
 
 
 def _load(folder: Path, name: str) -> dict:
@@ -48,8 +48,8 @@ def build_table(folder: Path) -> str:
     done = federated["metrics"]["rounds_done"].values()
     lines += [
         "",
-        f"Profile `{federated['profile']}`, {source}, {settings['image_size']} px; mean ± standard deviation over "
-        f"{len(federated['seeds'])} seeds; {central['metrics']['epochs_planned']} epochs centrally, "
+        f"Profile `{federated['profile']}`, {source}, {settings['image_size']} px; mean ± standard deviation "
+        f"over {len(federated['seeds'])} seeds; {central['metrics']['epochs_planned']} epochs centrally, "
         f"{min(done)} of {federated['metrics']['rounds_planned']} planned rounds of "
         f"{settings['local_epochs']} local epoch(s); {tests['public']['n']} public test images, "
         f"{tests['unseen']['n']} of them without an exact copy in Training. Epoch and round were chosen on "
@@ -58,10 +58,38 @@ def build_table(folder: Path) -> str:
     return "\n".join(lines)
 
 
-def update_readme(folder: Path) -> None:
-    """Put the table of `folder` between the README's marks."""
-    readme = paths.ROOT / "README.md"
-    text = readme.read_text()
-    before, rest = text.split(START)
-    after = rest.split(END)[1]
-    write_atomic(readme, f"{before}{START}\n{build_table(folder)}\n{END}{after}".encode())
+def build_costs(file: Path) -> str:
+    """Return what a round costs as Markdown.
+
+    Parameters
+    ----------
+    file : Path
+        ``benchmarks/results.json``.
+    """
+    measured = json.loads(file.read_text())
+    scale = (
+        f"{measured['round_num_clients']} clients, {measured['round_steps']} steps, "
+        f"{measured['round_num_parameters']:,} parameters, {measured['round_image_size']} px"
+    )
+    return (
+        f"A round of FedAvg ({scale}; median of {measured['round_num_measured']}) took "
+        f"{measured['round_ratio_in_process']:.2f} times the CPU seconds of a bare TensorFlow loop over the "
+        f"same steps in process, and {measured['round_ratio_worker']:.2f} times in TFF's worker "
+        f"(`make bench`, {measured['machine']['cores']} cores, {measured['machine']['device']})."
+    )
+
+
+def replace_block(text: str, name: str, content: str) -> str:
+    """Return `text` with `content` between the marks ``<!-- name: start -->`` and ``<!-- name: end -->``."""
+    start, end = f"<!-- {name}: start -->", f"<!-- {name}: end -->"
+    before, rest = text.split(start)
+    return f"{before}{start}\n{content}\n{end}{rest.split(end)[1]}"
+
+
+def update_readme() -> None:
+    """Write the results' table and the benchmarks' line into the README."""
+    text = replace_block(README.read_text(), "results", build_table(paths.ROOT / "results"))
+    costs = paths.ROOT / "benchmarks" / "results.json"
+    if costs.exists():
+        text = replace_block(text, "benchmarks", build_costs(costs))
+    write_atomic(README, text.encode())

@@ -6,6 +6,7 @@ in this process. Everything is made under ``build/<profile>`` and published to `
 there.
 """
 
+import functools
 import os
 import re
 import runpy
@@ -55,8 +56,14 @@ class Reporter(ConsoleReporter):
     desc = "one line a task"
 
     def initialize(self, tasks, selected_tasks):
-        """Count the tasks."""
-        self._total = sum(bool(task.actions) for task in tasks.values())
+        """Count what this run needs."""
+        needed, stack = set(), list(selected_tasks)
+        while stack:
+            name = stack.pop()
+            if name not in needed:
+                needed.add(name)
+                stack += tasks[name].task_dep
+        self._total = sum(bool(tasks[name].actions) for name in needed)
         self._seen = 0
 
     def _line(self, task, text):
@@ -83,6 +90,19 @@ class Reporter(ConsoleReporter):
 
     def _write_failure(self, result, write_exception=True):
         self.write(f"error: {result['task'].name}: {result['exception'].get_msg().rstrip()}\n")
+
+
+def in_one_line(action):
+    """Let an action of doit end with one line, not a traceback, when the user can mend what went wrong."""
+
+    @functools.wraps(action)
+    def guarded(*arguments):
+        try:
+            return action(*arguments)
+        except InputError as error:
+            return TaskFailed(str(error))
+
+    return guarded
 
 
 def needed_results(notebook: Path) -> list[str]:
@@ -125,6 +145,7 @@ def execute(notebook: Path, parameters: dict) -> TaskFailed | None:
     return None
 
 
+@in_one_line
 def build_paper() -> None:
     """Set ``paper/thesis.typ`` with the results and figures of the current run; writes ``thesis.pdf``."""
     import typst
@@ -134,10 +155,11 @@ def build_paper() -> None:
     try:
         pdf = typst.compile(str(folder / "thesis.typ"), root=str(paths.output_dir()), timestamp=0)
     except typst.TypstError as error:
-        raise InputError(f"{folder / 'thesis.typ'}: {error}") from error
+        raise InputError(f"{folder / 'thesis.typ'}: {error.message}: {error.diagnostic}") from error
     write_atomic(folder / "thesis.pdf", pdf)
 
 
+@in_one_line
 def build_book() -> None:
     """Render the executed notebooks as a web book with Sphinx, into ``<output>/book/html``."""
     from sphinx.cmd.build import build_main
@@ -150,6 +172,7 @@ def build_book() -> None:
         raise InputError(f"{source}: Sphinx found errors, listed above; mend them and run 'make book' again")
 
 
+@in_one_line
 def publish(*folders: str) -> None:
     """Copy the finished run to where the repository keeps it, one whole file at a time.
 
@@ -169,7 +192,7 @@ def publish(*folders: str) -> None:
             if old.name not in made:
                 old.unlink()
     if "results" in folders and os.environ.get("FEDUTILS_PROFILE") == "thesis":
-        update_readme(paths.ROOT / "results")
+        update_readme()
 
 
 def reproduce(profile: str, data: str | None = None, targets: tuple[str, ...] = ()) -> int:

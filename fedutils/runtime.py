@@ -21,7 +21,9 @@ import weakref
 from fedutils.errors import InputError
 from fedutils.graphs import load_leaf
 from fedutils.interpreter import Interpreter, to_external, to_internal
-from fedutils.tff import tff  # before the imports below, which it prepares
+
+# Before the imports below, which it prepares:
+from fedutils.tff import tff, without_harmless_lines
 
 # isort: split
 import tensorflow as tf
@@ -166,8 +168,9 @@ def _stop_worker():
 
 def _compile(computation):
     """Compile to the call-dominant form, with TFF's insecure bodies for secure operators."""
-    insecure = test_compiler.replace_secure_intrinsics_with_bodies(computation)
-    return native_compiler.desugar_and_transform_to_native(insecure)
+    with without_harmless_lines():
+        insecure = test_compiler.replace_secure_intrinsics_with_bodies(computation)
+        return native_compiler.desugar_and_transform_to_native(insecure)
 
 
 class _Program:

@@ -45,8 +45,8 @@ _PRIVACY_NAMES = {
 }
 
 
-# What TensorFlow 2.21 prints at import whatever its log level is, on every machine or on those
-# without a GPU.
+# What TensorFlow 2.21 prints whatever its log level is: at import, on every machine or on those
+# without a GPU, and for a graph without results, which TFF's compiler does optimize.
 _HARMLESS = (
     b"before absl::InitializeLog() is called",
     b"oneDNN custom operations are on",
@@ -54,11 +54,12 @@ _HARMLESS = (
     b"optimized to use available CPU instructions",
     b"To enable the following instructions",
     b"failed call to cuInit: INTERNAL: CUDA error: Failed call to cuInit: UNKNOWN ERROR (303)",
+    b"Failed to detect the fetch node(s), skipping this input",
 )
 
 
 @contextlib.contextmanager
-def _without_harmless_lines():
+def without_harmless_lines():
     """Hold back what is written to file descriptor 2; pass it on at the end, less `_HARMLESS`.
 
     TensorFlow writes from C++, past ``sys.stderr``.
@@ -146,11 +147,11 @@ def _import_tff():
     return importlib.import_module("tensorflow_federated")
 
 
-with _without_harmless_lines(), warnings.catch_warnings():
+with without_harmless_lines(), warnings.catch_warnings():
     # tensorflow_probability compares versions through distutils, which is deprecated but works.
     warnings.filterwarnings("ignore", "distutils Version classes", DeprecationWarning)
     tff = _import_tff()
     # Looks for CUDA now, while the complaint that there is none is held back.
     sys.modules["tensorflow"].config.list_physical_devices()
 
-__all__ = ["tff"]
+__all__ = ["tff", "without_harmless_lines"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedutils import graphs, runtime
+from fedutils import graphs, loops, runtime
 from fedutils.errors import InputError
 from fedutils.tff import tff
 
@@ -280,33 +280,33 @@ def test_variables_start_anew_at_each_call():
     assert [count(1), count(1), count(2)] == [11, 11, 12]
 
 
-def test_reductions_become_loops_wherever_they_are():
-    # The state has two parts of which one has no fixed shape, the step reads a value from outside,
-    # and the reduction lies in a branch, hence in a function of the graph.
-    def reduce(dataset, factor):
-        start = (tf.constant(1), tf.zeros((0,), tf.int32))
-
+@pytest.mark.parametrize("nested", [False, True])
+def test_reductions_become_loops_wherever_they_are(nested):
+    # The state has two parts of which one changes its shape; the step reads a value from outside.
+    def reduce(factor, stop):
         def step(state, x):
             total, seen = state
             return total + factor * x, tf.concat([seen, [x]], axis=0)
 
-        return tf.cond(
-            factor > 0,
-            lambda: dataset.reduce(start, step),
-            lambda: (tf.constant(-1), tf.zeros((0,), tf.int32)),
-        )
+        start = (tf.constant(1, tf.int64), tf.zeros((0,), tf.int64))
+        total, seen = tf.data.Dataset.range(1, stop).reduce(start, step)
+        return total + 1, seen
 
-    reduce_at_top = tff.tensorflow.computation(
-        lambda dataset: dataset.reduce(0, lambda total, x: 10 * total + x),
-        tff.SequenceType(np.int32),
+    if nested:  # the reduction is in a function of the graph
+        reduce = tf.function(reduce, autograph=False)
+    wrapped = tf.compat.v1.wrap_function(reduce, [tf.TensorSpec((), tf.int64)] * 2)
+    graph_def = wrapped.graph.as_graph_def()
+    loops.unroll_reductions(graph_def)
+    graphs._make_names_unique(graph_def)
+    imported = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), [])
+    compute = imported.prune(
+        [imported.graph.get_tensor_by_name(t.name) for t in wrapped.inputs],
+        [imported.graph.get_tensor_by_name(t.name) for t in wrapped.outputs],
     )
-    assert reduce_at_top([1, 2, 3]) == 123
-    compute = tff.tensorflow.computation(reduce, (tff.SequenceType(np.int32), np.int32))
-    total, seen = compute([1, 2, 3], 5)
-    assert (total, list(seen)) == (31, [1, 2, 3])
-    total, seen = compute([], 5)
-    assert (total, list(seen)) == (1, [])
-    assert compute([1], 0)[0] == -1
+    total, seen = compute(tf.constant(5, tf.int64), tf.constant(4, tf.int64))
+    assert (int(total), list(seen.numpy())) == (1 + 5 * (1 + 2 + 3) + 1, [1, 2, 3])
+    total, seen = compute(tf.constant(5, tf.int64), tf.constant(1, tf.int64))
+    assert (int(total), list(seen.numpy())) == (2, [])
 
 
 def test_no_graph_keeps_a_reduction(monkeypatch):

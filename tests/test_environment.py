@@ -1,0 +1,106 @@
+"""The environment and the layout: locks, lazy imports, file sizes, and nothing of one machine in any file."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = sorted((ROOT / "fedutils").rglob("*.py"))
+# Who may import whom: a file imports only from its own layer or from those after it.
+LAYERS = (
+    ("cli", "notebook", "plots", "profiles", "readme", "reproduce"),
+    ("federated", "keras_tff", "runtime", "interpreter", "graphs", "loops", "worker", "tff"),
+    ("centralized", "metrics", "runs", "models"),
+    ("data", "sources", "preprocess", "partition"),
+    ("paths", "results", "errors"),
+)
+
+
+def pins(name):
+    text = (ROOT / name).read_text()
+    assert "://" not in text and "index" not in text.replace("jupyter-builder", "")
+    entries = re.split(r"\n(?=\S)", text.strip())
+    found = {}
+    for entry in entries:
+        match = re.match(r"([\w.-]+)==(\S+)", entry)
+        assert match and "--hash=sha256:" in entry, entry[:80]
+        found[match[1]] = match[2]
+    return found
+
+
+def test_the_lock_pins_and_hashes_every_package():
+    found = pins("requirements.lock")
+    assert found["tensorflow-federated"] == "0.87.0" and found["tensorflow"].startswith("2.21")
+    assert int(found["protobuf"].split(".")[0]) < 7  # so that Flower can join
+    for name in ("jupyterlab", "nibabel", "matplotlib", "papermill", "ipywidgets", "keras"):
+        assert name in found
+
+
+def test_the_gpu_lock_is_the_same_lock_and_cuda():
+    cpu, gpu = pins("requirements.lock"), pins("requirements-gpu.lock")
+    assert {name: gpu[name] for name in cpu} == cpu
+    added = set(gpu) - set(cpu)
+    assert {"nvidia-cudnn-cu12", "nvidia-cublas-cu12"} <= added and all(
+        n.startswith("nvidia-") for n in added
+    )
+
+
+def test_importing_fedutils_loads_nothing_heavy():
+    code = (
+        "import sys, fedutils.cli, fedutils.partition, fedutils.data.brain_mri;"
+        "print([m for m in ('tensorflow', 'keras', 'matplotlib') if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_file_is_one_idea_of_about_300_lines(path):
+    assert len(path.read_text().splitlines()) <= 350
+    assert ast.get_docstring(ast.parse(path.read_text())), "say what the file is for"
+
+
+def layer_of(name):
+    return next(i for i, names in enumerate(LAYERS) if name in names)
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=lambda p: str(p.relative_to(ROOT)))
+def test_arrows_point_down(path):
+    parts = path.relative_to(ROOT / "fedutils").with_suffix("").parts
+    if parts == ("__init__",):
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fedutils"):
+            below = node.module.split(".")[1:2] or [alias.name for alias in node.names]
+            for name in below:
+                assert layer_of(name) >= layer_of(parts[0]), f"{parts[0]} imports {name}, which is above it"
+
+
+def test_no_path_of_a_machine_and_no_index_in_any_file():
+    files = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    suffixes = {".py", ".ipynb", ".md", ".toml", ".lock", ".yaml", ".yml", ".typ", ".json", ".cff", ".bib"}
+    words = (
+        "/" + "root/",
+        "/home/" + "[a-z]",
+        "/tmp/" + "[a-z]",
+        "index" + r"-url[= ]\S*://",
+        "/simple/" + "[a-z]",
+    )
+    for name in files:
+        if Path(name).suffix in suffixes:
+            text = (ROOT / name).read_text(errors="replace")
+            for word in words:
+                assert not re.search(word, text), f"{name}: {word}"
+
+
+def test_nothing_large_is_committed():
+    files = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert all((ROOT / name).stat().st_size < 10 * 2**20 for name in files if (ROOT / name).exists())
