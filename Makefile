@@ -28,6 +28,8 @@ export JUPYTERLAB_SETTINGS_DIR := $(HOME_DIR)/jupyter/settings
 export JUPYTERLAB_WORKSPACES_DIR := $(HOME_DIR)/jupyter/workspaces
 export MPLCONFIGDIR := $(HOME_DIR)/matplotlib
 export KERAS_HOME := $(HOME_DIR)/keras
+# pip asks rustc for its version; where that is rustup's, it would write settings.
+export RUSTUP_HOME := $(HOME_DIR)/rustup
 export PYTHONUNBUFFERED := 1
 
 .PHONY: reproduce test setup lab kernel bench figures book paper lock clean
@@ -53,7 +55,7 @@ test: setup
 	$(BIN)/python -m pytest
 
 lab: kernel
-	FEDUTILS_DATA='$(DATA)' $(BIN)/jupyter lab notebooks
+	$(if $(DATA),FEDUTILS_DATA='$(DATA)') $(BIN)/jupyter lab notebooks
 
 # A kernel inside .venv, named for the device that TensorFlow will use.
 kernel: setup

@@ -35,6 +35,19 @@ def run(clone, *words):
     return subprocess.run(line, env=environment, capture_output=True, text=True, timeout=200, check=False)
 
 
+def start(clone, until):
+    """Start a run in a session of its own and return it, and its log, once the log holds `until`."""
+    line, environment = command(clone, "--profile", "tiny", "--only", "notebook")
+    log = clone / "log"
+    with log.open("wb") as file:
+        process = subprocess.Popen(line, env=environment, stdout=file, stderr=file, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while until not in log.read_bytes():
+        assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+        time.sleep(0.2)
+    return process, log
+
+
 @pytest.fixture
 def small(tmp_path):
     """Make a clone with two tiny notebooks, the second reading the first one's result."""
@@ -101,16 +114,10 @@ def test_bad_input_in_a_notebook_is_one_line(small):
 
 def test_kill_9_loses_only_the_notebook_that_ran(small):
     write(small, "01_second", 'import time\nresults.load_result("00_first")\ntime.sleep(60)\nsaved = 1')
-    line, environment = command(small, "--profile", "tiny", "--only", "notebook")
-    with (small / "log").open("wb") as log:
-        process = subprocess.Popen(line, env=environment, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + 120
-        while b"01_second: running" not in (small / "log").read_bytes():
-            assert process.poll() is None and time.monotonic() < deadline, (small / "log").read_text()
-            time.sleep(0.2)
-        time.sleep(1.5)  # in the middle of the second notebook
-        process.kill()
-        process.wait()
+    process, _log = start(small, until=b"01_second: running")
+    time.sleep(1.5)  # in the middle of the second notebook
+    process.kill()
+    process.wait()
     write(small, "01_second", 'saved = results.load_result("00_first")["metrics"]["saved"]')
     again = run(small, "--profile", "tiny", "--only", "notebook")
     assert "00_first: up to date" in again.stdout and "01_second: done" in again.stdout
@@ -119,17 +126,11 @@ def test_kill_9_loses_only_the_notebook_that_ran(small):
 
 def test_ctrl_c_is_one_line_and_leaves_no_process(small):
     write(small, "01_second", 'import time\nresults.load_result("00_first")\ntime.sleep(60)\nsaved = 1')
-    line, environment = command(small, "--profile", "tiny", "--only", "notebook")
-    with (small / "log").open("wb") as log:
-        process = subprocess.Popen(line, env=environment, stdout=log, stderr=log, start_new_session=True)
-        deadline = time.monotonic() + 120
-        while b"01_second: running" not in (small / "log").read_bytes():
-            assert process.poll() is None and time.monotonic() < deadline, (small / "log").read_text()
-            time.sleep(0.2)
-        time.sleep(3)
-        os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(timeout=60) == 130
-    text = (small / "log").read_text()
+    process, log = start(small, until=b"01_second: running")
+    time.sleep(3)
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(timeout=60) == 130
+    text = log.read_text()
     assert (
         "stopped; run the same command again" in text
         and "Traceback (most recent call last):\n  File" not in text
