@@ -1,5 +1,8 @@
 """Centralised training: every image in one place, the yardstick of the federated runs."""
 
+import fedutils.quiet  # noqa: F401  (first: it quietens the import of TensorFlow)
+
+# isort: split
 import time
 from pathlib import Path
 

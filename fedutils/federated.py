@@ -9,6 +9,9 @@ References
    AISTATS 2017.
 """
 
+import fedutils.quiet  # noqa: F401  (first: it quietens the import of TensorFlow)
+
+# isort: split
 import time
 from pathlib import Path
 

@@ -1,6 +1,5 @@
 """What every notebook needs before its first line: one setup call, and a kernel to run in."""
 
-import os
 import random
 
 import numpy as np
@@ -23,7 +22,9 @@ def start(seed: int, *, tensorflow: bool = False) -> None:
     random.seed(seed)
     np.random.seed(seed)
     if tensorflow:
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        import fedutils.quiet  # noqa: F401  (first)
+
+        # isort: split
         import keras
         import tensorflow as tf
 

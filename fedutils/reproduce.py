@@ -126,6 +126,9 @@ def execute(notebook: Path, parameters: dict) -> TaskFailed | None:
     """
     target = paths.output_dir() / "notebooks" / notebook.name
     target.parent.mkdir(parents=True, exist_ok=True)
+    for stale in paths.figures_dir().glob(f"{notebook.stem[:2]}_*"):  # a renamed figure leaves no twin
+        stale.unlink()
+    result, started = paths.results_dir() / f"{notebook.stem}.json", time.time()
     try:
         papermill.execute_notebook(
             notebook,
@@ -140,7 +143,7 @@ def execute(notebook: Path, parameters: dict) -> TaskFailed | None:
         if error.ename == "InputError":  # the user's to mend: one line says it all
             return TaskFailed(f"{error.evalue} (cell {error.exec_count} of {target})")
         return TaskFailed(f"cell {error.exec_count} of {target} failed:{error}")
-    if not (paths.results_dir() / f"{notebook.stem}.json").exists():
+    if not result.exists() or result.stat().st_mtime < started:
         return TaskFailed(f"{notebook.name} ended without saving its result; end it with save_result")
     return None
 

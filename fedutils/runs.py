@@ -24,6 +24,7 @@ _NOT_TRAINING = {
     "paths",
     "plots",
     "profiles",
+    "quiet",
     "readme",
     "reproduce",
     "results",

@@ -21,9 +21,8 @@ import weakref
 from fedutils.errors import InputError
 from fedutils.graphs import load_leaf
 from fedutils.interpreter import Interpreter, to_external, to_internal
-
-# Before the imports below, which it prepares:
-from fedutils.tff import tff, without_harmless_lines
+from fedutils.quiet import without_harmless_lines
+from fedutils.tff import tff  # before the imports below, which it prepares
 
 # isort: split
 import tensorflow as tf

@@ -14,19 +14,13 @@ Until `fedutils.runtime.use` is called, TFF's own default stands: a C++ process 
 the first computation.
 """
 
-import contextlib
 import importlib
 import importlib.util
-import os
 import sys
-import tempfile
 import types
 import warnings
 
-# Read when TensorFlow loads: shows errors only.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# Keras 3 alone would follow ~/.keras/keras.json; TFF runs TensorFlow graphs only.
-os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+from fedutils.quiet import without_harmless_lines
 
 # The names that TFF reads from the top level of tensorflow_privacy, by the module that has them.
 _PRIVACY_NAMES = {
@@ -43,41 +37,6 @@ _PRIVACY_NAMES = {
     "tree_aggregation_query": ("TreeResidualSumQuery", "TreeCumulativeSumQuery"),
     "tree_range_query": ("TreeRangeSumQuery",),
 }
-
-
-# What TensorFlow 2.21 prints whatever its log level is: at import, on every machine or on those
-# without a GPU, and for a graph without results, which TFF's compiler does optimize.
-_HARMLESS = (
-    b"before absl::InitializeLog() is called",
-    b"oneDNN custom operations are on",
-    b"Could not find cuda drivers on your machine",
-    b"optimized to use available CPU instructions",
-    b"To enable the following instructions",
-    b"failed call to cuInit: INTERNAL: CUDA error: Failed call to cuInit: UNKNOWN ERROR (303)",
-    b"Failed to detect the fetch node(s), skipping this input",
-)
-
-
-@contextlib.contextmanager
-def without_harmless_lines():
-    """Hold back what is written to file descriptor 2; pass it on at the end, less `_HARMLESS`.
-
-    TensorFlow writes from C++, past ``sys.stderr``.
-    """
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(terminal, 2)
-            os.close(terminal)
-            held.seek(0)
-            for line in held:
-                if not any(harmless in line for harmless in _HARMLESS):
-                    os.write(2, line)
 
 
 def _install_placeholder(name, *attributes):
@@ -151,7 +110,5 @@ with without_harmless_lines(), warnings.catch_warnings():
     # tensorflow_probability compares versions through distutils, which is deprecated but works.
     warnings.filterwarnings("ignore", "distutils Version classes", DeprecationWarning)
     tff = _import_tff()
-    # Looks for CUDA now, while the complaint that there is none is held back.
-    sys.modules["tensorflow"].config.list_physical_devices()
 
-__all__ = ["tff", "without_harmless_lines"]
+__all__ = ["tff"]

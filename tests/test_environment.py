@@ -16,7 +16,7 @@ LAYERS = (
     ("federated", "keras_tff", "runtime", "interpreter", "graphs", "loops", "worker", "tff"),
     ("centralized", "metrics", "runs", "models"),
     ("data", "sources", "preprocess", "partition"),
-    ("paths", "results", "errors"),
+    ("paths", "results", "errors", "quiet"),
 )
 
 

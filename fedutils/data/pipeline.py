@@ -4,6 +4,9 @@ Indices are shuffled, not images, and a batch is gathered and augmented at once,
 little beside the training step. Every random choice follows from the seed.
 """
 
+import fedutils.quiet  # noqa: F401  (first: it quietens the import of TensorFlow)
+
+# isort: split
 import numpy as np
 import tensorflow as tf
 
@@ -54,6 +57,10 @@ def make_batches(
         return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
 
     batches = tf.data.Dataset.range(epochs).flat_map(one_epoch).enumerate().map(gather)
+    options = tf.data.Options()
+    # One thread keeps up with a training step, and TensorFlow's determinism would undo more, noisily.
+    options.experimental_optimization.map_parallelization = False
+    batches = batches.with_options(options)
     num_batches = epochs * -(-len(y) // batch_size)
     return batches.apply(tf.data.experimental.assert_cardinality(num_batches)).prefetch(2)
 

@@ -9,6 +9,9 @@ References
 .. [2] F. Chollet, "Xception: Deep Learning with Depthwise Separable Convolutions", CVPR 2017.
 """
 
+import fedutils.quiet  # noqa: F401  (first: it quietens the import of TensorFlow)
+
+# isort: split
 import keras
 
 

@@ -4,6 +4,9 @@ TFF carries only a model's trainable weights from one step to the next. Keras 3'
 counts its steps in a variable, which TFF discards: it would draw the same mask at every step.
 """
 
+import fedutils.quiet  # noqa: F401  (first: it quietens the import of TensorFlow)
+
+# isort: split
 import keras
 import tensorflow as tf
 
