@@ -44,6 +44,7 @@ def task_paper():
     results = [result_of(p.stem) for p in list_notebooks()]
     return {
         "actions": [build_paper],
+        "task_dep": ["notebook"],  # in the order of their numbers
         "file_dep": [*(p for p in PAPER.iterdir() if p.suffix != ".pdf"), *results],
         "targets": [paths.output_dir() / "paper" / "thesis.pdf"],
     }
@@ -60,6 +61,7 @@ def task_book():
     executed = [result_of(p.stem) for p in list_notebooks()]
     return {
         "actions": [build_book],
+        "task_dep": ["notebook"],
         "file_dep": [*(p for p in (paths.ROOT / "docs").rglob("*") if p.is_file()), *executed],
         "targets": [html],
     }

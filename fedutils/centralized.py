@@ -1,6 +1,6 @@
 """Centralised training: every image in one place, the yardstick of the federated runs."""
 
-import fedutils.quiet  # noqa: F401  (first: it quietens the import of TensorFlow)
+from fedutils.quiet import without_harmless_lines  # first: it quietens the import of TensorFlow
 
 # isort: split
 import time
@@ -19,7 +19,8 @@ Arrays = tuple[np.ndarray, np.ndarray]
 
 def predict_logits(model: keras.Model, x: np.ndarray, batch_size: int = 128) -> np.ndarray:
     """Return the model's logits, float32 (N, C), for images float32 (N, H, W, C)."""
-    return model.predict(x, batch_size=batch_size, verbose=0)
+    with without_harmless_lines():
+        return model.predict(x, batch_size=batch_size, verbose=0)
 
 
 def evaluate(model: keras.Model, data: Arrays) -> dict[str, float]:

@@ -10,7 +10,8 @@ import sys
 import tempfile
 
 # What TensorFlow 2.21 prints whatever its log level is: at import, on every machine or on those
-# without a GPU, and for a graph without results, which TFF's compiler does optimize.
+# without a GPU; for a graph without results, which TFF's compiler does optimize; and where
+# determinism takes threads from tf.data.
 _HARMLESS = (
     b"before absl::InitializeLog() is called",
     b"oneDNN custom operations are on",
@@ -19,6 +20,7 @@ _HARMLESS = (
     b"To enable the following instructions",
     b"failed call to cuInit: INTERNAL: CUDA error: Failed call to cuInit: UNKNOWN ERROR (303)",
     b"Failed to detect the fetch node(s), skipping this input",
+    b"NodeDef mentions attribute use_unbounded_threadpool which is not in the op definition",
 )
 
 
