@@ -11,7 +11,7 @@ from PIL import Image
 
 from fedutils.data.brain_mri import CLASSES
 
-ROOT = Path(__file__).resolve().parent.parent
+REAL_DATA = os.environ.get("FEDUTILS_DATA")  # of the caller; the tests themselves see none
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +50,6 @@ def kaggle(tmp_path):
 @pytest.fixture(scope="session")
 def real_data():
     """Give the folder of real data, or skip with a clear word."""
-    value = os.environ.get("FEDUTILS_TEST_DATA") or str(ROOT.parent / "shared" / "data")
-    if not Path(value, "brain_mri").is_dir():
-        pytest.skip("no real data: set FEDUTILS_TEST_DATA to the folder that holds brain_mri")
-    return Path(value)
+    if not REAL_DATA or not Path(REAL_DATA, "brain_mri").is_dir():
+        pytest.skip("no real data: set FEDUTILS_DATA to the folder that holds brain_mri")
+    return Path(REAL_DATA)
