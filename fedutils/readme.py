@@ -33,7 +33,8 @@ def build_table(folder: Path) -> str:
         "|---|---|---|---|---|",
     ]
     rows = {"central": central["metrics"]["summary"]}
-    for name, summary in federated["metrics"]["summary"].items():
+    partitions = federated["metrics"]["summary"]
+    for name, summary in sorted(partitions.items(), key=lambda item: item[0] != "iid"):
         words = "IID" if name == "iid" else f"label skew, Dirichlet {name.split('_')[1]}"
         rows[f"FedAvg, {federated['parameters']['num_clients']} hospitals, {words}"] = summary
     for name, summary in rows.items():
