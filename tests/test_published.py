@@ -1,8 +1,12 @@
+"""What the repository shows (README, paper) is what its committed results say."""
+
 import json
+import shutil
 
 import pytest
 
 from fedutils import paths, readme
+from fedutils.reproduce import build_paper
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -28,6 +32,14 @@ def test_committed_results_are_of_the_thesis_profile_and_real_data():
         result = json.loads(path.read_text())
         assert result["data"]["source"] != "phantom", path.name
         assert result["git"]["code_changed"] is False, path.name
+
+
+def test_the_paper_is_what_the_results_and_figures_give():
+    for name in ("results", "figures"):
+        shutil.copytree(paths.ROOT / name, paths.output_dir() / name)
+    assert build_paper() is None
+    made = (paths.output_dir() / "paper" / "thesis.pdf").read_bytes()
+    assert made == (paths.ROOT / "paper" / "thesis.pdf").read_bytes()
 
 
 def test_blocks_are_replaced_whole():
