@@ -17,6 +17,17 @@ from fedutils.runs import Run, load_run, save_run
 Arrays = tuple[np.ndarray, np.ndarray]
 
 
+def get_weights(model: keras.Model) -> list[np.ndarray]:
+    """Return copies of the trainable weights."""
+    return [variable.numpy() for variable in model.trainable_variables]
+
+
+def set_weights(model: keras.Model, weights: list[np.ndarray]) -> None:
+    """Set the trainable weights, in the order of `get_weights`."""
+    for variable, value in zip(model.trainable_variables, weights, strict=True):
+        variable.assign(value)
+
+
 def predict_logits(model: keras.Model, x: np.ndarray, batch_size: int = 128) -> np.ndarray:
     """Return the model's logits, float32 (N, C), for images float32 (N, H, W, C)."""
     with without_harmless_lines():
@@ -102,10 +113,9 @@ def train_central(
                 "validation_accuracy": measured["accuracy"],
                 "seconds": time.perf_counter() - start,
             }
-            run.record(entry, [v.numpy() for v in model.trainable_variables])
+            run.record(entry, get_weights(model))
             bar.set_postfix(validation=f"{measured['accuracy']:.3f}")
         if checkpoint:
             save_run(checkpoint, run)
-    for variable, value in zip(model.trainable_variables, run.weights, strict=True):
-        variable.assign(value)
+    set_weights(model, run.weights)
     return run

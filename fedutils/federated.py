@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm.auto import tqdm
 
-from fedutils.centralized import Arrays, evaluate
+from fedutils.centralized import Arrays, evaluate, get_weights, set_weights
 from fedutils.data.pipeline import make_batches
 from fedutils.keras_tff import assign_weights, build_functional_model
 from fedutils.runs import Run, load_run, save_run
@@ -159,13 +159,12 @@ def train_federated(
             "validation_accuracy": measured["accuracy"],
             "seconds": time.perf_counter() - start,
         }
-        run.record(entry, [v.numpy() for v in model.trainable_variables])
+        run.record(entry, get_weights(model))
         run.state = [np.asarray(leaf) for leaf in tf.nest.flatten(state)]
         if checkpoint:
             save_run(checkpoint, run)
         bar.set_postfix(validation=f"{measured['accuracy']:.3f}")
-    for variable, value in zip(model.trainable_variables, run.weights, strict=True):
-        variable.assign(value)
+    set_weights(model, run.weights)
     return run
 
 
@@ -193,7 +192,7 @@ def measure_contributions(
     """
     process = build_fedavg(model, client_learning_rate=learning_rate, weight_decay=weight_decay)
     state = process.initialize()
-    before = [v.numpy() for v in model.trainable_variables]
+    before = get_weights(model)
     sizes = np.asarray([len(y) for _, y in clients], np.float64)
     batches = make_client_batches(
         [(tf.constant(x), tf.constant(y)) for x, y in clients],
@@ -210,12 +209,11 @@ def measure_contributions(
     flat = np.stack([np.concatenate([u.ravel() for u in update]) for update in updates])
     mean = (sizes[:, None] * flat).sum(axis=0) / sizes.sum()
 
+    edges = np.cumsum([w.size for w in before])[:-1]
+
     def accuracy_of(update: np.ndarray) -> float:
-        position = 0
-        for variable, value in zip(model.trainable_variables, before, strict=True):
-            part = update[position : position + value.size].reshape(value.shape)
-            variable.assign(value + part)
-            position += value.size
+        parts = np.split(update.astype(np.float32), edges)
+        set_weights(model, [b + p.reshape(b.shape) for b, p in zip(before, parts, strict=True)])
         return evaluate(model, validation)["accuracy"]
 
     records = []
@@ -233,6 +231,5 @@ def measure_contributions(
                 "accuracy_without": accuracy_of(others),
             }
         )
-    for variable, value in zip(model.trainable_variables, before, strict=True):
-        variable.assign(value)
+    set_weights(model, before)
     return records
