@@ -1,9 +1,12 @@
 """Every test: no window, figures closed afterwards, output in a folder of its own."""
 
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+# A suite started in the background inherits an ignored SIGINT; the tests of Ctrl-C need it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np
 import pytest
