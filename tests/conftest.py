@@ -5,8 +5,6 @@ import signal
 from pathlib import Path
 
 os.environ.setdefault("MPLBACKEND", "Agg")
-# A suite started in the background inherits an ignored SIGINT; the tests of Ctrl-C need it.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np
 import pytest
@@ -15,6 +13,12 @@ from PIL import Image
 from fedutils.data.brain_mri import CLASSES
 
 REAL_DATA = os.environ.get("FEDUTILS_DATA")  # of the caller; the tests themselves see none
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interruptible():
+    """Undo the ignored SIGINT that a suite started in the background inherits: Ctrl-C is tested."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

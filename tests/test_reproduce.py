@@ -22,7 +22,8 @@ PARAMETERS = 'profile: str = "lab"  # the scale\nword: str = "none"  # what is s
 def command(clone, *words):
     """Return the command line and environment of a runner whose notebooks and profiles are the clone's."""
     start = (
-        f"import signal, sys; from pathlib import Path; from fedutils import paths; clone = Path({str(clone)!r});"
+        "import signal, sys; from pathlib import Path; from fedutils import paths;"
+        f"clone = Path({str(clone)!r});"
         "signal.signal(signal.SIGINT, signal.default_int_handler);"  # not ignored, as in a terminal
         "paths.NOTEBOOKS = clone / 'notebooks'; paths.PROFILES = clone / 'profiles';"
         "from fedutils.cli import main; sys.exit(main(sys.argv[1:]))"
