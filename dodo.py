@@ -28,14 +28,19 @@ def result_of(notebook):
 
 def task_notebook():
     """Execute the notebooks, each after those whose results it reads."""
+    profile = load_profile(PROFILE)
     for path in list_notebooks():
-        parameters = load_profile(PROFILE)[path.stem]
+        parameters = profile[path.stem]
         yield {
             "name": path.stem,
             "actions": [(execute, [path, parameters])],
             "file_dep": [path, *MODULE, *map(result_of, needed_results(path))],
             "targets": [result_of(path.stem)],
-            "uptodate": [config_changed({"parameters": parameters, "data": describe_source(parameters)})],
+            "uptodate": [
+                config_changed(
+                    {"parameters": parameters, "data": describe_source(parameters.get("data", "phantom"))}
+                )
+            ],
         }
 
 

@@ -1,5 +1,6 @@
 """Where a notebook's images come from: the phantom, made on demand, or real data on this machine."""
 
+import functools
 import hashlib
 from pathlib import Path
 
@@ -59,9 +60,10 @@ def locate_brats_case(source: str, *, voxel_mm: float) -> dict[str, Path]:
     return files
 
 
-def describe_source(parameters: dict) -> str:
-    """Return a hash that changes when the real data behind the parameters does (names and sizes of files)."""
-    if parameters.get("data", "phantom") == "phantom":
+@functools.cache
+def describe_source(source: str) -> str:
+    """Return a hash that changes when the real data behind a source does (names and sizes of files)."""
+    if source == "phantom":
         return "phantom"
     digest = hashlib.sha256()
     for path in sorted(paths.data_dir().rglob("*")):
