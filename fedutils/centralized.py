@@ -56,7 +56,7 @@ def train_central(
     weight_decay: float = 1e-4,
     augment: bool = True,
     seed: int = 0,
-    checkpoint: Path | None = None,
+    folder: Path | None = None,
     label: str = "central",
 ) -> Run:
     """Train with AdamW under a cosine schedule and leave the best epoch's weights in `model`.
@@ -75,8 +75,8 @@ def train_central(
         See `fedutils.data.pipeline.augment_batch`.
     seed : int
         Of order and augmentation.
-    checkpoint : Path, optional
-        File of the finished run; if it is there and complete, it is read instead of trained.
+    folder : Path, optional
+        Gets ``run.npz`` when the run is finished; one that is there already is read instead of trained.
     label : str
         On the progress bar.
 
@@ -86,7 +86,8 @@ def train_central(
         With one record an epoch: ``epoch``, ``training_loss``, ``training_accuracy``, ``validation_loss``,
         ``validation_accuracy``, ``seconds``.
     """
-    run = load_run(checkpoint, num_epochs) if checkpoint else Run(num_epochs)
+    finished = folder / "run.npz" if folder else None
+    run = load_run(finished, num_epochs) if finished else Run(num_epochs)
     if len(run.history) < num_epochs:
         run = Run(num_epochs)
         x, y = tf.constant(training[0]), tf.constant(training[1])
@@ -115,7 +116,7 @@ def train_central(
             }
             run.record(entry, get_weights(model))
             bar.set_postfix(validation=f"{measured['accuracy']:.3f}")
-        if checkpoint:
-            save_run(checkpoint, run)
+        if finished:
+            save_run(finished, run)
     set_weights(model, run.weights)
     return run

@@ -1,19 +1,16 @@
 """Federated training: hospitals train where their images are, a server averages what they send.
 
-The algorithm is TensorFlow Federated's own weighted federated averaging [1]_; this file only feeds it,
+The algorithm is a learning process of TensorFlow Federated (`fedutils.algorithms`); this file feeds it,
 watches it and keeps its checkpoints. Call `fedutils.runtime.use` first: it says where TFF's computations run.
-
-References
-----------
-.. [1] H. B. McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data",
-   AISTATS 2017.
 """
 
 import fedutils.quiet  # noqa: F401  (first: it quietens the import of TensorFlow)
 
 # isort: split
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import keras
 import numpy as np
@@ -22,163 +19,176 @@ from tqdm.auto import tqdm
 
 from fedutils.centralized import Arrays, evaluate, get_weights, set_weights
 from fedutils.data.pipeline import make_batches
-from fedutils.keras_tff import assign_weights, build_functional_model
-from fedutils.runs import Run, load_run, save_run
+from fedutils.errors import InputError
+from fedutils.keras_tff import assign_weights
+from fedutils.round_store import RoundStore
+from fedutils.runs import Run
 from fedutils.tff import tff
 
 
-def build_fedavg(
-    model: keras.Model,
-    *,
-    client_learning_rate: float,
-    weight_decay: float = 1e-4,
-    server_learning_rate: float = 1.0,
-) -> tff.learning.templates.LearningProcess:
-    """Build weighted FedAvg for a classifier: AdamW on the clients, SGD on the server.
+class Clients(Protocol):
+    """What the clients of a federation train on: anything with these two."""
+
+    num_clients: int
+
+    def batches(self, client: int, round_number: int) -> tf.data.Dataset:
+        """Return the batches of a client in a round (from 0), the same ones whenever it is asked."""
+
+
+class ArrayClients:
+    """Clients whose images are in memory.
 
     Parameters
     ----------
-    model : keras.Model
-        Gives logits; its weights are the first global model.
-    client_learning_rate, weight_decay : float
-        Of AdamW, which starts afresh on every client in every round.
-    server_learning_rate : float
-        1.0 makes the new global model the mean of the clients', weighted by their numbers of images.
-
-    Returns
-    -------
-    tff.learning.templates.LearningProcess
-        Over batches of (float32 (B, H, W, C), int32 (B,)).
-    """
-    spec = (tf.TensorSpec((None, *model.input_shape[1:]), tf.float32), tf.TensorSpec((None,), tf.int32))
-    functional = build_functional_model(
-        model,
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=[lambda: keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        input_spec=spec,
-    )
-    optimizers = tff.learning.optimizers
-    return tff.learning.algorithms.build_weighted_fed_avg(
-        functional,
-        client_optimizer_fn=optimizers.build_adamw(client_learning_rate, weight_decay=weight_decay),
-        server_optimizer_fn=optimizers.build_sgdm(server_learning_rate),
-    )
-
-
-def make_client_batches(
-    clients: list[tuple[tf.Tensor, tf.Tensor]],
-    round_number: int,
-    *,
-    local_epochs: int,
-    batch_size: int,
-    augment: bool,
-    seed: int,
-) -> list[tf.data.Dataset]:
-    """Build every client's batches of one round; they follow from (seed, round, client) alone."""
-    return [
-        make_batches(
-            x,
-            y,
-            batch_size=batch_size,
-            seed=(seed * 10_000 + round_number) * 1_000 + k,
-            epochs=local_epochs,
-            augment=augment,
-        )
-        for k, (x, y) in enumerate(clients)
-    ]
-
-
-def train_federated(
-    model: keras.Model,
-    clients: list[Arrays],
-    validation: Arrays,
-    *,
-    num_rounds: int,
-    local_epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    weight_decay: float = 1e-4,
-    augment: bool = True,
-    seed: int = 0,
-    checkpoint: Path | None = None,
-    label: str = "FedAvg",
-) -> Run:
-    """Train by weighted FedAvg, all clients in every round, and leave the best round's weights in `model`.
-
-    Parameters
-    ----------
-    model : keras.Model
-        Gives logits; its weights are where round 1 starts. Changed in place.
-    clients : list of (float32 (N, H, W, C), int32 (N,))
-        One a hospital.
-    validation : (float32 (M, H, W, C), int32 (M,))
-        The best round is chosen on it; nothing is trained on it.
-    num_rounds, local_epochs, batch_size : int
-    learning_rate, weight_decay : float
-        Of the clients' AdamW.
+    arrays : list of (float32 (N, H, W, C), int32 (N,))
+        One a client.
+    batch_size : int
+    local_epochs : int
+        Passes of a client over its images in a round.
     augment : bool
         See `fedutils.data.pipeline.augment_batch`.
     seed : int
-        Of order and augmentation.
-    checkpoint : Path, optional
-        Written after every round. If it is there, training goes on after its last round, and ends with the
-        same weights as a run that was never stopped.
+        Of order and augmentation; with the round and the client it decides every batch.
+    """
+
+    def __init__(
+        self,
+        arrays: list[Arrays],
+        *,
+        batch_size: int,
+        local_epochs: int = 1,
+        augment: bool = True,
+        seed: int = 0,
+    ):
+        self._tensors = [(tf.convert_to_tensor(x), tf.convert_to_tensor(y)) for x, y in arrays]
+        self._options = {"batch_size": batch_size, "epochs": local_epochs, "augment": augment}
+        self._seed = seed
+
+    @property
+    def num_clients(self) -> int:
+        """Number of clients."""
+        return len(self._tensors)
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Number of images of each client, int64 (num_clients,)."""
+        return np.asarray([len(y) for _, y in self._tensors])
+
+    def batches(self, client: int, round_number: int) -> tf.data.Dataset:
+        """Return the shuffled, augmented batches of a client in a round."""
+        seed = (self._seed * 10_000 + round_number) * 1_000 + client
+        return make_batches(*self._tensors[client], seed=seed, **self._options)
+
+
+def sample_clients(
+    num_clients: int, clients_per_round: int | None, round_number: int, seed: int
+) -> list[int]:
+    """Return the clients of a round, in order: all, or as many drawn without replacement.
+
+    The draw follows from (seed, round) alone, so that a resumed run draws the same clients.
+    """
+    if clients_per_round is None or clients_per_round == num_clients:
+        return list(range(num_clients))
+    if not 1 <= clients_per_round <= num_clients:
+        raise InputError(
+            f"clients_per_round: expected 1 to {num_clients}, the number of clients, found "
+            f"{clients_per_round}"
+        )
+    drawn = np.random.default_rng([seed, round_number]).choice(num_clients, clients_per_round, replace=False)
+    return sorted(int(k) for k in drawn)
+
+
+def train_federated(
+    process: tff.learning.templates.LearningProcess,
+    model: keras.Model,
+    clients: Clients,
+    validation: Arrays | Callable[[keras.Model], dict[str, float]],
+    *,
+    num_rounds: int,
+    clients_per_round: int | None = None,
+    choose_by: str = "accuracy",
+    seed: int = 0,
+    folder: Path | None = None,
+    label: str = "FedAvg",
+) -> Run:
+    """Run the rounds of a process, and leave the best round's weights in `model`.
+
+    Parameters
+    ----------
+    process : tff.learning.templates.LearningProcess
+        From `fedutils.algorithms.build_process`, or any of TFF's own.
+    model : keras.Model
+        The model that the process was built from. Changed in place.
+    clients : Clients
+        `ArrayClients`, or any object with its two members, over any ``tf.data`` pipeline.
+    validation : (float32 (M, H, W, C), int32 (M,)), or callable
+        Images and labels for `fedutils.centralized.evaluate`, or a function from the model to named numbers.
+        The best round is chosen by it; nothing is trained on it.
+    num_rounds : int
+    clients_per_round : int, optional
+        How many clients a round draws; by default all take part.
+    choose_by : str
+        The validation quantity whose highest value marks the best round.
+    seed : int
+        Of the draw of clients.
+    folder : Path, optional
+        Gets a checkpoint after every round, ``rounds.csv`` and TensorBoard's files. If checkpoints are there,
+        training goes on after the last one, and ends with the same weights as a run that was never stopped.
     label : str
         On the progress bar.
 
     Returns
     -------
     Run
-        With one record a round: ``round``, ``training_loss``, ``training_accuracy`` (of the clients' batches
-        while they train), ``validation_loss``, ``validation_accuracy`` (of the new global model),
-        ``seconds``.
+        With one record a round: ``round``; ``clients``, who took part; ``training_*``, the metrics of their
+        batches while they train, of all and, in ``client_*``, of each; ``validation_*`` of the new global
+        model; ``seconds``.
     """
-    process = build_fedavg(model, client_learning_rate=learning_rate, weight_decay=weight_decay)
+    measure = validation if callable(validation) else lambda network: evaluate(network, validation)
     state = process.initialize()
-    run = load_run(checkpoint, num_rounds) if checkpoint else Run(num_rounds)
-    if run.history:
-        state = tf.nest.pack_sequence_as(state, run.state)
-    tensors = [(tf.constant(x), tf.constant(y)) for x, y in clients]
+    run = Run(num_rounds, choose_by, weights=get_weights(model))
+    store = RoundStore(folder) if folder else None
+    if store:
+        run, state = store.load(run, state)
     done = len(run.history)
     for r in (bar := tqdm(range(done, num_rounds), desc=label, unit="round", initial=done, total=num_rounds)):
         start = time.perf_counter()
-        batches = make_client_batches(
-            tensors, r, local_epochs=local_epochs, batch_size=batch_size, augment=augment, seed=seed
-        )
-        output = process.next(state, batches)
+        chosen = sample_clients(clients.num_clients, clients_per_round, r, seed)
+        output = process.next(state, [clients.batches(k, r) for k in chosen])
         state = output.state
-        weights = process.get_model_weights(state)
-        assign_weights(model, weights)
-        measured = evaluate(model, validation)
-        trained = output.metrics["client_work"]["train"]
+        assign_weights(model, process.get_model_weights(state))
+        measured = measure(model)
         entry = {
             "round": r + 1,
-            "training_loss": float(trained["loss"]),
-            "training_accuracy": float(trained["accuracy"]),
-            "validation_loss": measured["loss"],
-            "validation_accuracy": measured["accuracy"],
+            "clients": chosen,
+            **_name_metrics(output.metrics["client_work"]["train"]),
+            **{f"validation_{name}": float(value) for name, value in measured.items()},
             "seconds": time.perf_counter() - start,
         }
         run.record(entry, get_weights(model))
-        run.state = [np.asarray(leaf) for leaf in tf.nest.flatten(state)]
-        if checkpoint:
-            save_run(checkpoint, run)
-        bar.set_postfix(validation=f"{measured['accuracy']:.3f}")
+        if store:
+            store.save(run, state)
+        bar.set_postfix(validation=f"{measured[choose_by]:.3f}")
     set_weights(model, run.weights)
     return run
 
 
+def _name_metrics(metrics):
+    """Flatten TFF's metrics to ``training_*``, one number each, and ``client_*``, one for each client."""
+    entry = {}
+    for name, value in metrics.items():
+        if name == "per_client":
+            entry |= {f"client_{key}": np.asarray(part).tolist() for key, part in value.items()}
+        elif np.ndim(value) == 0:
+            entry[f"training_{name}"] = np.asarray(value).item()
+    return entry
+
+
 def measure_contributions(
+    process: tff.learning.templates.LearningProcess,
     model: keras.Model,
-    clients: list[Arrays],
+    clients: ArrayClients,
     validation: Arrays,
-    *,
-    local_epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    weight_decay: float = 1e-4,
-    augment: bool = True,
-    seed: int = 0,
 ) -> list[dict[str, float]]:
     """Let every client train alone for one round from `model` and compare what each would send.
 
@@ -190,25 +200,18 @@ def measure_contributions(
         ``accuracy_alone`` and ``accuracy_without`` (on `validation`, of the model after its update alone, and
         after the mean of all others).
     """
-    process = build_fedavg(model, client_learning_rate=learning_rate, weight_decay=weight_decay)
-    state = process.initialize()
     before = get_weights(model)
-    sizes = np.asarray([len(y) for _, y in clients], np.float64)
-    batches = make_client_batches(
-        [(tf.constant(x), tf.constant(y)) for x, y in clients],
-        0,
-        local_epochs=local_epochs,
-        batch_size=batch_size,
-        augment=augment,
-        seed=seed,
-    )
+    others = tuple(v.numpy() for v in model.non_trainable_variables)
+    weights = tff.learning.models.ModelWeights(tuple(before), others)
+    state = process.set_model_weights(process.initialize(), weights)
+    sizes = clients.sizes.astype(np.float64)
     updates = []
-    for dataset in batches:
-        trained = process.get_model_weights(process.next(state, [dataset]).state).trainable
+    for k in range(clients.num_clients):
+        output = process.next(state, [clients.batches(k, 0)])
+        trained = process.get_model_weights(output.state).trainable
         updates.append([np.asarray(w) - b for w, b in zip(trained, before, strict=True)])
     flat = np.stack([np.concatenate([u.ravel() for u in update]) for update in updates])
     mean = (sizes[:, None] * flat).sum(axis=0) / sizes.sum()
-
     edges = np.cumsum([w.size for w in before])[:-1]
 
     def accuracy_of(update: np.ndarray) -> float:
@@ -220,7 +223,7 @@ def measure_contributions(
     for k, own in enumerate(flat):
         rest = sizes.copy()
         rest[k] = 0
-        others = (rest[:, None] * flat).sum(axis=0) / rest.sum() if rest.sum() else np.zeros_like(own)
+        without = (rest[:, None] * flat).sum(axis=0) / rest.sum() if rest.sum() else np.zeros_like(own)
         records.append(
             {
                 "num_images": int(sizes[k]),
@@ -228,7 +231,7 @@ def measure_contributions(
                 "update_norm": float(np.linalg.norm(own)),
                 "cosine": float(own @ mean / (np.linalg.norm(own) * np.linalg.norm(mean) + 1e-12)),
                 "accuracy_alone": accuracy_of(own),
-                "accuracy_without": accuracy_of(others),
+                "accuracy_without": accuracy_of(without),
             }
         )
     set_weights(model, before)

@@ -1,17 +1,16 @@
 """The TensorFlow leaves of a TFF computation, run in this process.
 
 TFF compiles a computation to a tree whose leaves are serialized TensorFlow graphs of the
-TensorFlow 1 kind, with named inputs and outputs. `load_leaf` turns one into a callable over eager
-values. Inside the runtime a value is a ``tf.Tensor``, a ``tf.data.Dataset`` or a TFF ``Struct`` of
-values.
+TensorFlow 1 kind, with named inputs and outputs. `Leaf` turns one into a callable over the runtime's values
+(`fedutils.values`).
 
 References
 ----------
 .. [1] TensorFlow Federated, ``computation.proto`` (message ``TensorFlow``).
 """
 
+import functools
 import itertools
-import threading
 
 from fedutils.loops import unroll_reductions
 from fedutils.tff import tff  # noqa: F401  (first: it prepares the imports below)
@@ -22,6 +21,25 @@ from tensorflow_federated.python.common_libs import structure
 from tensorflow_federated.python.core.impl.types import computation_types, type_conversions
 
 _counter = itertools.count()  # one number for each loaded graph and for each session token
+# Operations whose random numbers depend on what was drawn before, and those that keep state of
+# another kind from one operation to the next.
+_DRAWING = frozenset(
+    (
+        "Multinomial",
+        "ParameterizedTruncatedNormal",
+        "RandomGamma",
+        "RandomPoissonV2",
+        "RandomShuffle",
+        "RandomStandardNormal",
+        "RandomUniform",
+        "RandomUniformInt",
+        "StatefulStandardNormalV2",
+        "StatefulUniform",
+        "StatefulUniformInt",
+        "TruncatedNormal",
+    )
+)
+_STATEFUL = frozenset(("HashTableV2", "MutableHashTableV2", "VarHandleOp", "VariableV2"))
 
 
 def flatten(value, type_spec) -> list:
@@ -57,43 +75,76 @@ def unflatten(tensors, type_spec):
     return structure.Struct([(name, unflatten(tensors, t)) for name, t in elements])
 
 
-def load_leaf(proto, type_spec):
-    """Import a TensorFlow leaf into this process.
+class Leaf:
+    """A TensorFlow leaf in this process: ``leaf(argument=None)`` gives its result.
+
+    Variables of a graph are initialized anew at each call, as TFF's own runtime does. Calls of one
+    leaf may overlap: each works on variables of its own, since a graph that has any is imported
+    once for each call that is under way.
 
     Parameters
     ----------
     proto : computation_pb2.TensorFlow
     type_spec : tff.FunctionType
         The type of the computation that the leaf implements.
+    jit_compile : bool
+        Compile the steps of loops over client data by XLA.
 
-    Returns
-    -------
-    callable
-        ``call(argument=None, device=None)`` gives the result as a value of the runtime. Variables
-        of the graph are initialized anew at each call, as TFF's own runtime does. They are shared
-        by concurrent calls of one leaf, so these wait for one another.
+    Attributes
+    ----------
+    draws : bool
+        Whether it draws random numbers from a generator that all calls share, so that the order
+        of the calls changes the result.
+
+    Raises
+    ------
+    NotImplementedError
+        If this TensorFlow cannot import the graph.
     """
-    function, has_token = _import_graph(proto, type_spec.parameter is not None)
-    lock = threading.Lock()
 
-    def call(argument=None, device=None):
+    def __init__(self, proto, type_spec, jit_compile=False):
+        self._type_spec = type_spec
+        self._has_token = bool(proto.session_token_tensor_name)
+        graph_def = tf.compat.v1.GraphDef()
+        proto.graph_def.Unpack(graph_def)
+        operations = {node.op for node in _all_nodes(graph_def)}
+        self.draws = not operations.isdisjoint(_DRAWING)
+        self._has_variables = bool(proto.initialize_op) or not operations.isdisjoint(_STATEFUL)
+        if proto.initialize_op:
+            _run_first(graph_def, proto.initialize_op)
+        unroll_reductions(graph_def, jit_compile)
+        self._import = functools.partial(
+            _import_graph, proto, graph_def.SerializeToString(), type_spec.parameter is not None
+        )
+        try:
+            self._idle = [self._import()]
+        except Exception as error:
+            raise NotImplementedError(
+                f"this computation cannot run in process: {error}; try fedutils.runtime.use('worker')"
+            ) from error
+
+    def __call__(self, argument=None):
+        """Return the result for a value of the runtime, as such a value."""
         # A token names the session in graphs that keep state from one call to the next.
-        feeds = [tf.constant(str(next(_counter)))] if has_token else []
-        if type_spec.parameter is not None:
-            feeds += flatten(argument, type_spec.parameter)
-        with lock, tf.device(device):
-            fetches = function(*feeds)
-        return unflatten(iter(tf.nest.flatten(fetches)), type_spec.result)
+        feeds = [tf.constant(str(next(_counter)))] if self._has_token else []
+        if self._type_spec.parameter is not None:
+            feeds += flatten(argument, self._type_spec.parameter)
+        if not self._has_variables:
+            fetches = self._idle[0](*feeds)
+        else:
+            try:
+                function = self._idle.pop()
+            except IndexError:
+                function = self._import()
+            try:
+                fetches = function(*feeds)
+            finally:
+                self._idle.append(function)
+        return unflatten(iter(tf.nest.flatten(fetches)), self._type_spec.result)
 
-    return call
 
-
-def _import_graph(proto, has_parameter):
-    graph_def = tf.compat.v1.GraphDef()
-    proto.graph_def.Unpack(graph_def)
-    if proto.initialize_op:
-        _run_first(graph_def, proto.initialize_op)
-    unroll_reductions(graph_def)
+def _import_graph(proto, serialized, has_parameter):
+    graph_def = tf.compat.v1.GraphDef.FromString(serialized)
     _make_names_unique(graph_def)
     wrapped = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), [])
     tokens = [proto.session_token_tensor_name] if proto.session_token_tensor_name else []
@@ -103,8 +154,14 @@ def _import_graph(proto, has_parameter):
     # Without a signature of positional arguments, each call first fails to match them by name and
     # prints every weight into an error that nobody sees.
     signature = (tuple(tf.TensorSpec(None, t.dtype) for t in inputs), {})
-    pruned = wrapped.prune(inputs, outputs, input_signature=signature)
-    return pruned, bool(tokens)
+    return wrapped.prune(inputs, outputs, input_signature=signature)
+
+
+def _all_nodes(graph_def):
+    """Yield the nodes of a graph and of its functions."""
+    yield from graph_def.node
+    for function in graph_def.library.function:
+        yield from function.node_def
 
 
 def _bound_names(binding):

@@ -2,40 +2,62 @@
 
 What TFF's compiler emits is a small functional program: structures, selections, lets and calls of
 a dozen federated operators ("intrinsics") around TensorFlow leaves. `Interpreter` evaluates it
-over values of this process; `to_internal` and `to_external` convert what enters and leaves.
+over values of this process, stage by stage (`fedutils.stages`).
 
 References
 ----------
 .. [1] TensorFlow Federated, ``intrinsic_defs.py``: the meaning of each operator.
 """
 
+import collections
+import concurrent.futures
 import contextlib
 import dataclasses
 import functools
+from collections.abc import Callable
 
-from fedutils.errors import InputError
+from fedutils.stages import is_aggregate
 from fedutils.tff import tff  # before the imports below, which it prepares
+from fedutils.values import (
+    Federated,
+    Shared,
+    Struct,
+    add,
+    federated_parts,
+    iterate,
+    make_dataset,
+    make_zero,
+    pair,
+)
 
 # isort: split
 import tensorflow as tf
 from tensorflow_federated.python.common_libs import structure
 from tensorflow_federated.python.core.impl.compiler import building_blocks as blocks
-from tensorflow_federated.python.core.impl.types import computation_types as types
-from tensorflow_federated.python.core.impl.utils import tensorflow_utils
-
-Struct = structure.Struct
 
 
 @dataclasses.dataclass(frozen=True)
-class Federated:
-    """A federated value: one member a client, or one member that all of them share."""
+class Placement:
+    """Where one computation runs, and how many of its clients at a time.
 
-    members: list
-    all_equal: bool
+    Attributes
+    ----------
+    num_clients : int
+    devices : sequence of str
+        Client k runs on device k modulo their number, the server on the first.
+    concurrent_clients : int
+    before_client : callable
+        Called before the work of each client; what it raises ends the computation.
+    """
 
-    def at(self, client):
-        """Return the member of client number `client`."""
-        return self.members[0] if self.all_equal else self.members[client]
+    num_clients: int
+    devices: tuple[str, ...]
+    concurrent_clients: int
+    before_client: Callable[[], None]
+
+    def device_of(self, client: int) -> str:
+        """Return the device of a client."""
+        return self.devices[client % len(self.devices)]
 
 
 class Interpreter:
@@ -43,31 +65,29 @@ class Interpreter:
 
     Parameters
     ----------
-    num_clients : int
-    get_leaf : callable
-        From a TensorFlow building block to a callable of its argument.
-    before_client : callable
-        Called before the work of each client; what it raises ends the computation.
+    program : object
+        ``program.leaf(block)`` gives a callable for a TensorFlow building block,
+        ``program.stages(block)`` the stages of a block.
+    placement : Placement
     """
 
-    def __init__(self, num_clients, get_leaf, before_client):
-        self._num_clients = num_clients
-        self._get_leaf = get_leaf
-        self._before_client = before_client
+    def __init__(self, program, placement):
+        self._program = program
+        self._placement = placement
 
     def evaluate(self, block, scope):
         """Return the value of `block` where `scope` binds names to values."""
         match block:
             case blocks.CompiledComputation():
-                return self._get_leaf(block)
+                return lambda argument=None: self._program.leaf(block)(argument)
             case blocks.Lambda():
                 return lambda argument=None: self.evaluate(
                     block.result, {**scope, block.parameter_name: argument}
                 )
             case blocks.Block():
                 scope = dict(scope)
-                for name, value in block.locals:
-                    scope[name] = self.evaluate(value, scope)
+                for stage in self._program.stages(block):
+                    self._run_stage(stage, scope)
                 return self.evaluate(block.result, scope)
             case blocks.Reference():
                 return scope[block.name]
@@ -85,42 +105,82 @@ class Interpreter:
             case blocks.Literal():
                 return tf.constant(block.value, block.type_signature.dtype.type)
             case blocks.Intrinsic():
-                operator = getattr(self, f"_{block.uri}", None)
-                if operator is not None:
-                    return functools.partial(operator, block.type_signature)
-        raise NotImplementedError(
-            f"the in-process runtime cannot evaluate {block.compact_representation()[:200]}; "
-            "run it with fedutils.runtime.use('worker')"
-        )
+                return functools.partial(getattr(self, f"_{block.uri}"), block.type_signature)
+        raise NotImplementedError(f"building block {type(block).__name__}")
+
+    def _run_stage(self, stage, scope):
+        """Evaluate the bindings of a stage and add their values to `scope`."""
+        with tf.device(self._placement.devices[0]):
+            for name, value in stage.once:
+                scope[name] = self.evaluate(value, scope)
+            for name, value in (*stage.at_clients, *stage.aggregates):
+                scope[name] = self.evaluate(value, scope)  # nothing is computed yet
+            if not stage.at_clients and not stage.aggregates:
+                return
+            values = [(value, list(federated_parts(scope[name]))) for name, value in stage.at_clients]
+            passing = [
+                part
+                for name, _ in stage.at_clients
+                if name not in stage.kept
+                for part in federated_parts(scope[name])
+            ]
+            sums = [(value, scope[name]) for name, value in stage.aggregates]
+
+            def work(client):
+                self._placement.before_client()
+                with tf.device(self._placement.device_of(client)):
+                    for block, parts in values:
+                        with self._naming(client, block):
+                            for part in parts:
+                                part.at(client)
+                    sent = [running.value.at(client) for _, running in sums]
+                for part in passing:
+                    part.forget(client)
+                return sent
+
+            parallel = 1 if self._program.draws(stage) else self._placement.concurrent_clients
+            results = _in_order(work, self._placement.num_clients, parallel)
+            for client, sent in enumerate(results):
+                for (block, running), value in zip(sums, sent, strict=True):
+                    with self._naming(client, block):
+                        running.total = running.accumulate(pair(running.total, value))
+            for name, _ in stage.aggregates:
+                running = scope[name]
+                scope[name] = Shared(running.report(running.total))
+
+    @contextlib.contextmanager
+    def _naming(self, client, block):
+        try:
+            yield
+        except Exception as error:
+            error.add_note(
+                f"This happened in the work for client {client} of {self._placement.num_clients}, "
+                f"in {describe(block)}."
+            )
+            raise
 
     # One method for each operator that the compiler leaves, by its name in TFF; sums, means,
     # minima and maxima reach this point as federated_aggregate.
 
-    def _each_client(self, function):
-        """Return ``function(client)`` for every client, one after another."""
-        members = []
-        for client in range(self._num_clients):
-            self._before_client()
-            with _naming_client(client, self._num_clients):
-                members.append(function(client))
-        return Federated(members, False)
+    def _at_clients(self, compute):
+        return Federated(compute, self._placement.num_clients)
 
     def _federated_map(self, type_spec, argument):
         function, value = argument
         if _is_shared(type_spec.result):
-            return Federated([function(value.at(0))], True)
-        return self._each_client(lambda client: function(value.at(client)))
+            return Shared(function(value.at(0)))
+        return self._at_clients(lambda client: function(value.at(client)))
 
     _federated_apply = _federated_map_all_equal = _federated_map
 
     def _federated_eval_at_server(self, type_spec, function):
-        return Federated([function()], True)
+        return Shared(function())
 
     def _federated_eval_at_clients(self, type_spec, function):
-        return self._each_client(lambda client: function())
+        return self._at_clients(lambda client: function())
 
     def _federated_value_at_server(self, type_spec, value):
-        return Federated([value], True)
+        return Shared(value)
 
     _federated_value_at_clients = _federated_value_at_server
 
@@ -135,134 +195,96 @@ class Interpreter:
             return Struct([(name, zip_member(v, client)) for name, v in elements])
 
         if _is_shared(type_spec.result):
-            return Federated([zip_member(values, 0)], True)
-        members = [zip_member(values, client) for client in range(self._num_clients)]
-        return Federated(members, False)
+            return Shared(zip_member(values, 0))
+        return self._at_clients(lambda client: zip_member(values, client))
 
     _federated_zip_at_server = _federated_zip_at_clients
 
     def _federated_aggregate(self, type_spec, argument):
         # TFF also gives a merge of partial sums, which one process has no use for.
-        value, total, accumulate, _, report = argument
-        for client in range(self._num_clients):
-            with _naming_client(client, self._num_clients):
-                total = accumulate(_pair(total, value.at(client)))
-        return Federated([report(total)], True)
+        value, zero, accumulate, _, report = argument
+        return _RunningSum(value, zero, accumulate, report)
 
     def _federated_select(self, type_spec, argument):
         keys, _, server_value, select = argument
         element_type = type_spec.result.member.element
 
         def select_rows(client):
-            rows = [select(_pair(server_value.at(0), k)) for k in tf.unstack(keys.at(client))]
-            return _make_dataset(rows, element_type)
+            rows = [select(pair(server_value.at(0), k)) for k in tf.unstack(keys.at(client))]
+            return make_dataset(rows, element_type)
 
-        return self._each_client(select_rows)
+        return self._at_clients(select_rows)
 
     def _sequence_map(self, type_spec, argument):
         function, dataset = argument
-        mapped = [function(x) for x in _elements(dataset, type_spec.parameter[1])]
-        return _make_dataset(mapped, type_spec.result.element)
+        mapped = [function(x) for x in iterate(dataset, type_spec.parameter[1])]
+        return make_dataset(mapped, type_spec.result.element)
 
     def _sequence_reduce(self, type_spec, argument):
         dataset, total, reduce = argument
-        for element in _elements(dataset, type_spec.parameter[0]):
-            total = reduce(_pair(total, element))
+        for element in iterate(dataset, type_spec.parameter[0]):
+            total = reduce(pair(total, element))
         return total
 
     def _sequence_sum(self, type_spec, dataset):
-        total = _zero(type_spec.result)
-        for element in _elements(dataset, type_spec.parameter):
-            total = _add(total, element)
+        total = make_zero(type_spec.result)
+        for element in iterate(dataset, type_spec.parameter):
+            total = add(total, element)
         return total
 
 
-@contextlib.contextmanager
-def _naming_client(client, num_clients):
-    try:
-        yield
-    except Exception as error:
-        error.add_note(f"This happened in the work for client {client} of {num_clients}.")
-        raise
+OPERATORS = frozenset(
+    name[1:] for name in vars(Interpreter) if name.startswith(("_federated_", "_sequence_"))
+)
+
+
+@dataclasses.dataclass
+class _RunningSum:
+    """A federated_aggregate, of which `total` holds the clients so far."""
+
+    value: Federated
+    total: object
+    accumulate: Callable
+    report: Callable
 
 
 def _is_shared(type_spec):
     return type_spec.all_equal or type_spec.placement is tff.SERVER
 
 
-def _pair(first, second):
-    return Struct([(None, first), (None, second)])
+def _in_order(work, count, parallel):
+    """Yield ``work(0)`` to ``work(count - 1)``, with at most `parallel` of them in progress."""
+    if min(count, parallel) <= 1:
+        yield from map(work, range(count))
+        return
+    with concurrent.futures.ThreadPoolExecutor(parallel, "client") as pool:
+        pending = collections.deque()
+        try:
+            for client in range(count):
+                pending.append(pool.submit(work, client))
+                # As many again may be done and wait for an earlier one, so that no thread idles.
+                if len(pending) == 2 * parallel:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
 
 
-def _add(first, second):
-    if isinstance(first, Struct):
-        return structure.map_structure(_add, first, second)
-    return first + second
+def describe(block) -> str:
+    """Name a binding: its operator, and the type of the function that the operator applies."""
+    if not isinstance(block, blocks.Call):
+        return type(block).__name__
+    function = block.argument
+    if isinstance(function, blocks.Struct):
+        function = function[2 if is_aggregate(block) else 0]
+    applied = (
+        f" of {_shorten(function.type_signature)}" if isinstance(function, blocks.CompiledComputation) else ""
+    )
+    return f"{block.function.uri}{applied}" if isinstance(block.function, blocks.Intrinsic) else "a call"
 
 
-def _zero(type_spec):
-    if isinstance(type_spec, types.TensorType):
-        return tf.zeros(type_spec.shape, tf.dtypes.as_dtype(type_spec.dtype.type))
-    return Struct([(name, _zero(t)) for name, t in structure.iter_elements(type_spec)])
-
-
-def _elements(dataset, type_spec):
-    return (to_internal(element, type_spec.element, 0) for element in dataset)
-
-
-def _make_dataset(elements, element_type):
-    """Build a data set from values of the runtime, an empty one included."""
-    elements = [to_external(element, element_type) for element in elements]
-    return tensorflow_utils.make_data_set_from_elements(None, elements, element_type)
-
-
-def to_internal(value, type_spec, num_clients):
-    """Convert an argument of a TFF computation to a value of the runtime.
-
-    Parameters
-    ----------
-    value : object
-        As TFF accepts it: arrays, data sets or lists of elements, containers, and a list with one
-        entry a client for a value placed at the clients.
-    type_spec : tff.Type
-    num_clients : int
-
-    Raises
-    ------
-    InputError
-        If a value placed at the clients has another number of entries.
-    """
-    if isinstance(type_spec, types.FederatedType):
-        if type_spec.all_equal:
-            return Federated([to_internal(value, type_spec.member, num_clients)], True)
-        if len(value) != num_clients:
-            raise InputError(
-                f"expected one value for each of {num_clients} clients, found {len(value)}; "
-                "pass lists of equal length"
-            )
-        return Federated([to_internal(v, type_spec.member, num_clients) for v in value], False)
-    if isinstance(type_spec, types.StructType):
-        values = structure.from_container(value)
-        elements = structure.iter_elements(type_spec)
-        return Struct(
-            [(name, to_internal(v, t, num_clients)) for v, (name, t) in zip(values, elements, strict=True)]
-        )
-    if isinstance(type_spec, types.SequenceType):
-        if isinstance(value, list):
-            return tensorflow_utils.make_data_set_from_elements(None, value, type_spec.element)
-        return value
-    return tf.convert_to_tensor(value, tf.dtypes.as_dtype(type_spec.dtype.type))
-
-
-def to_external(value, type_spec):
-    """Convert a value of the runtime to NumPy arrays, lists (clients, sequences) and structs."""
-    if isinstance(type_spec, types.FederatedType):
-        if type_spec.all_equal:
-            return to_external(value.at(0), type_spec.member)
-        return [to_external(member, type_spec.member) for member in value.members]
-    if isinstance(type_spec, types.StructType):
-        elements = structure.iter_elements(type_spec)
-        return Struct([(name, to_external(v, t)) for v, (name, t) in zip(value, elements, strict=True)])
-    if isinstance(type_spec, types.SequenceType):
-        return list(value)
-    return value.numpy() if tf.is_tensor(value) else value
+def _shorten(type_spec, limit=200):
+    text = str(type_spec)
+    return text if len(text) <= limit else f"{text[: limit // 2]} … {text[-limit // 2 :]}"

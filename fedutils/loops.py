@@ -13,26 +13,30 @@ import fedutils.tff  # noqa: F401  (first: it quietens the import of TensorFlow)
 import tensorflow as tf
 
 
-def unroll_reductions(graph_def):
+def unroll_reductions(graph_def, jit_compile=False):
     """Replace, in place, every ReduceDataset of a graph and of its functions by a loop.
 
     Parameters
     ----------
     graph_def : GraphDef
+    jit_compile : bool
+        Compile the steps by XLA.
     """
     functions = {f.signature.name: f for f in graph_def.library.function}
     for node in graph_def.node:
         if node.op == "ReduceDataset":
-            _unroll(node, functions, graph_def.library)
+            _unroll(node, functions, graph_def.library, jit_compile)
     for function in functions.values():
         for node in function.node_def:
             if node.op == "ReduceDataset":
-                _unroll(node, functions, graph_def.library)
+                _unroll(node, functions, graph_def.library, jit_compile)
                 _rename_output(function, f"{node.name}:components:", f"{node.name}:output:")
 
 
-def _unroll(node, functions, library):
+def _unroll(node, functions, library, jit_compile):
     step = functions[node.attr["f"].func.name]
+    if jit_compile:
+        step.attr["_XlaMustCompile"].b = True
     # Inlined into the loop, the step would miss most of TensorFlow's optimizations.
     step.attr["_noinline"].b = True
     state_types = list(node.attr["Tstate"].list.type)

@@ -1,4 +1,4 @@
-"""A training run on disk: its history, its best weights and the state to go on from, in one file.
+"""A training run: its history and its best weights, and the folder where it is kept.
 
 A run is found again by what defines it: its settings, its data and the code that it executes
 (`fedutils.results.code_fingerprint`). A killed run goes on from its last round; a finished one is read, not
@@ -45,27 +45,27 @@ class Run:
     ----------
     planned : int
         Rounds (or epochs) that were asked for.
+    choose_by : str
+        The validation quantity whose highest value marks the best round.
     history : list of dict
         One record a round (or epoch) that was done.
     best : int
-        Index into `history` of the highest validation accuracy; -1 before the first round.
+        Index into `history` of the best round; -1 before the first.
     weights : list of ndarray
         The model's trainable weights at `best`.
-    state : list of ndarray
-        Everything that the next round starts from.
     """
 
     planned: int
+    choose_by: str = "accuracy"
     history: list[dict] = field(default_factory=list)
     best: int = -1
     weights: list[np.ndarray] = field(default_factory=list)
-    state: list[np.ndarray] = field(default_factory=list)
 
     def record(self, entry: dict, weights: list[np.ndarray]) -> None:
-        """Append a round's record; keep its weights if its validation accuracy is the highest so far."""
+        """Append a round's record; keep its weights if it is the best so far."""
         self.history.append(entry)
-        score = entry["validation_accuracy"]
-        if self.best < 0 or score > self.history[self.best]["validation_accuracy"]:
+        key = f"validation_{self.choose_by}"
+        if self.best < 0 or entry[key] > self.history[self.best][key]:
             self.best, self.weights = len(self.history) - 1, weights
 
     def curve(self, key: str) -> np.ndarray:
@@ -73,18 +73,17 @@ class Run:
         return np.asarray([entry[key] for entry in self.history])
 
 
-def run_path(name: str, settings: dict) -> Path:
-    """Return the file of the run that `settings` (plain values) and today's code define."""
+def run_folder(name: str, settings: dict) -> Path:
+    """Return the folder of the run that `settings` (plain values) and today's code define."""
     identity = {"settings": settings, "code": code_fingerprint(_TRAINING_CODE), "versions": versions()}
     digest = hashlib.sha256(to_json(identity).encode()).hexdigest()[:12]
-    return paths.output_dir() / "runs" / f"{name}-{digest}.npz"
+    return paths.output_dir() / "runs" / f"{name}-{digest}"
 
 
 def save_run(path: Path, run: Run) -> None:
     """Write the run in one step; what was there survives a failure."""
-    header = json.dumps({"planned": run.planned, "history": run.history, "best": run.best})
+    header = json.dumps({"history": run.history, "best": run.best})
     arrays = {f"weight_{i:04d}": w for i, w in enumerate(run.weights)}
-    arrays |= {f"state_{i:04d}": s for i, s in enumerate(run.state)}
     buffer = io.BytesIO()
     np.savez(buffer, header=np.asarray(header), **arrays)
     write_atomic(path, buffer.getvalue())
@@ -96,7 +95,5 @@ def load_run(path: Path, planned: int) -> Run:
         return Run(planned)
     with np.load(path, allow_pickle=False) as file:
         header = json.loads(str(file["header"]))
-        names = sorted(file.files)
-        weights = [file[n] for n in names if n.startswith("weight_")]
-        state = [file[n] for n in names if n.startswith("state_")]
-    return Run(planned, header["history"], header["best"], weights, state)
+        weights = [file[n] for n in sorted(file.files) if n.startswith("weight_")]
+    return Run(planned, history=header["history"], best=header["best"], weights=weights)

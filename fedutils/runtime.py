@@ -3,7 +3,8 @@
 TFF 0.87 ships one runtime, a C++ worker that has no GPU, refuses a client's data above 100 MB and
 copies it over a socket. The runtime here interprets what TFF's compiler emits, the call-dominant
 form, in this process: a client's data set is handed over as it is, and TensorFlow places the work
-on whatever device this process sees. Clients run one after another.
+on whatever devices this process sees. Several clients may run at a time; what they send is added
+up in the order of the clients, so that the result is the same, bit for bit.
 
 Neither runtime protects anything. Secure sums compile to the *insecure* bodies that TFF keeps for
 tests: the ranges of the values are checked, nothing is encrypted.
@@ -14,21 +15,19 @@ References
 """
 
 import asyncio
-import functools
+import dataclasses
+import os
 import threading
-import weakref
 
 from fedutils.errors import InputError
-from fedutils.graphs import load_leaf
-from fedutils.interpreter import Interpreter, to_external, to_internal
-from fedutils.quiet import without_harmless_lines
+from fedutils.interpreter import Interpreter, Placement
+from fedutils.program import Program, compile_computation
 from fedutils.tff import tff  # before the imports below, which it prepares
+from fedutils.values import to_external, to_internal
 
 # isort: split
 import tensorflow as tf
 from tensorflow_federated.python.common_libs import structure
-from tensorflow_federated.python.core.backends.native import compiler as native_compiler
-from tensorflow_federated.python.core.backends.test import compiler as test_compiler
 from tensorflow_federated.python.core.environments.tensorflow_frontend import tensorflow_computation
 from tensorflow_federated.python.core.impl.computation import computation_impl
 from tensorflow_federated.python.core.impl.context_stack import context_base
@@ -41,10 +40,12 @@ from tensorflow_federated.python.core.impl.executors import executor_base, execu
 
 RUNTIMES = ("in_process", "worker")
 
+_MOST_ON_CPU = 8  # clients at a time, unless more are asked for: each needs its activations in memory
+
 _worker = None  # the running Worker, shared by every context of this process
 
 
-def use(runtime, devices=None):
+def use(runtime, devices=None, *, concurrent_clients=None, jit_compile=False):
     """Run TFF's computations here from now on.
 
     Parameters
@@ -52,28 +53,34 @@ def use(runtime, devices=None):
     runtime : {"in_process", "worker"}
         ``"in_process"`` runs them in this process. ``"worker"`` runs them in TFF's own C++
         process, on the CPU; it is started now and ends with this process, or when another runtime
-        is chosen.
+        is chosen. The other parameters are for in process only.
     devices : sequence of str, optional
-        In process only: the device that does the clients' and the server's work, such as
-        ``["GPU:0"]``; at most one. None leaves the choice to TensorFlow.
+        The devices that do the work, such as ``["GPU:0", "GPU:1"]``: clients take them in turn, the
+        server is on the first. By default every GPU, or the CPU where there is none.
+    concurrent_clients : int, optional
+        Clients that train at a time; more of them need more memory. By default one a device, and
+        on a CPU one for every two cores, at most 8. The result does not depend on it.
+    jit_compile : bool
+        Compile the training steps by XLA: for GPUs, since on a CPU convolutions become slower.
 
     Raises
     ------
     InputError
-        If the runtime is unknown, or the devices are not available or too many.
+        If the runtime is unknown, a device is not available, or a number is not positive.
 
     Examples
     --------
     >>> from fedutils.runtime import use
     >>> use("in_process")
     """
-    context = _build_context(sync_execution_context.SyncExecutionContext, runtime, devices)
+    options = {"devices": devices, "concurrent_clients": concurrent_clients, "jit_compile": jit_compile}
+    context = _build_context(sync_execution_context.SyncExecutionContext, runtime, **options)
     tff.framework.set_default_context(context)
     if runtime != "worker":
         _stop_worker()
 
 
-def async_context(runtime="in_process", devices=None):
+def async_context(runtime="in_process", devices=None, *, concurrent_clients=None, jit_compile=False):
     """Build an asynchronous context, for ``tff.program.NativeFederatedContext``.
 
     Parameters are those of `use`. The context is returned, not installed; one of ``"worker"``
@@ -86,7 +93,8 @@ def async_context(runtime="in_process", devices=None):
     >>> context = tff.program.NativeFederatedContext(async_context())
     >>> tff.framework.set_default_context(context)
     """
-    return _build_context(async_execution_context.AsyncExecutionContext, runtime, devices)
+    options = {"devices": devices, "concurrent_clients": concurrent_clients, "jit_compile": jit_compile}
+    return _build_context(async_execution_context.AsyncExecutionContext, runtime, **options)
 
 
 def worker_pid():
@@ -94,30 +102,30 @@ def worker_pid():
     return _worker.pid if _worker is not None and _worker.running else None
 
 
-def _build_context(context_class, runtime, devices):
+def _build_context(context_class, runtime, devices, concurrent_clients, jit_compile):
     if runtime not in RUNTIMES:
         expected = " or ".join(map(repr, RUNTIMES))
         raise InputError(f"unknown runtime: expected {expected}, found {runtime!r}; choose one")
     if runtime == "worker":
-        if devices is not None:
+        if devices is not None or concurrent_clients is not None or jit_compile:
             raise InputError(
-                f"devices: expected None with the worker, which has only the CPU, found "
-                f"{devices!r}; leave it out or use('in_process', devices)"
+                "devices, concurrent_clients, jit_compile: expected none of them with the worker, "
+                "which has only the CPU, found one; leave it out or use('in_process', ...)"
             )
         worker = _start_worker()
         return context_class(
             executor_fn=python_executor_stacks.ResourceManagingExecutorFactory(
                 lambda cardinalities: worker.connect({tff.CLIENTS: 0, **cardinalities})
             ),
-            compiler_fn=_compile,
+            compiler_fn=compile_computation,
             transform_args=tensorflow_computation.transform_args,
             transform_result=tensorflow_computation.transform_result,
         )
-    device = _choose_device(devices)
+    settings = _choose_settings(devices, concurrent_clients, jit_compile)
     interrupt = threading.Event()
     context = context_class(
         executor_fn=python_executor_stacks.ResourceManagingExecutorFactory(
-            lambda cardinalities: _Executor(cardinalities.get(tff.CLIENTS, 0), device, interrupt)
+            lambda cardinalities: _Executor(cardinalities.get(tff.CLIENTS, 0), settings, interrupt)
         ),
         # The executor compiles: the context's own cache serializes the computation at each call.
         compiler_fn=None,
@@ -129,24 +137,38 @@ def _build_context(context_class, runtime, devices):
     return context
 
 
-def _choose_device(devices):
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    devices: tuple[str, ...]
+    concurrent_clients: int
+    jit_compile: bool
+
+
+def _choose_settings(devices, concurrent_clients, jit_compile):
+    available = {d.name.removeprefix("/device:"): d for d in tf.config.list_logical_devices()}
+    gpus = [name for name, device in available.items() if device.device_type == "GPU"]
     if devices is None:
-        return None
-    if isinstance(devices, str):
+        devices = gpus or ["CPU:0"]
+    elif isinstance(devices, str):
         devices = [devices]
-    if len(devices) != 1:
+    names = [d.removeprefix("/").removeprefix("device:").upper() for d in devices]
+    for given, name in zip(devices, names, strict=True):
+        if name not in available:
+            raise InputError(
+                f"devices: expected any of {', '.join(available)}, found {given!r}; "
+                "choose from those that this machine has, or leave devices out"
+            )
+    if not names:
+        raise InputError("devices: expected one or more, found none; leave devices out for all")
+    if concurrent_clients is None:
+        cpus_only = all(available[name].device_type == "CPU" for name in names)
+        concurrent_clients = min(len(os.sched_getaffinity(0)), _MOST_ON_CPU) if cpus_only else len(names)
+    elif not isinstance(concurrent_clients, int) or concurrent_clients < 1:
         raise InputError(
-            f"devices: expected one device, found {len(devices)}; clients do not yet run on "
-            "several devices at once, so name one"
+            f"concurrent_clients: expected a positive whole number, found {concurrent_clients!r}; "
+            "1 runs clients one after another"
         )
-    available = {d.name.removeprefix("/device:"): d.name for d in tf.config.list_logical_devices()}
-    name = devices[0].removeprefix("/").removeprefix("device:").upper()
-    if name not in available:
-        raise InputError(
-            f"devices: expected one of {', '.join(available)}, found {devices[0]!r}; "
-            "choose one that this machine has, or leave devices out"
-        )
-    return available[name]
+    return _Settings(tuple(available[n].name for n in names), concurrent_clients, jit_compile)
 
 
 def _start_worker():
@@ -163,44 +185,6 @@ def _stop_worker():
     if _worker is not None:
         _worker.stop()
         _worker = None
-
-
-def _compile(computation):
-    """Compile to the call-dominant form, with TFF's insecure bodies for secure operators."""
-    with without_harmless_lines():
-        insecure = test_compiler.replace_secure_intrinsics_with_bodies(computation)
-        return native_compiler.desugar_and_transform_to_native(insecure)
-
-
-class _Program:
-    """A computation compiled for this process, with the leaves that were loaded for it."""
-
-    # By identity, because the hash of a computation serializes all of it. A program goes when its
-    # computation goes, so the cache is as large as what the caller keeps.
-    _cache = {}  # noqa: RUF012
-
-    def __init__(self, block):
-        self.block = block
-        self._leaves = {}  # by id of the building block, which self.block keeps alive
-
-    @classmethod
-    def of(cls, computation):
-        key = id(computation)
-        program = cls._cache.get(key)
-        if program is None:
-            compiled = _compile(computation)
-            program = cls._cache[key] = cls(compiled.to_building_block())
-            weakref.finalize(computation, cls._cache.pop, key, None)
-        return program
-
-    def leaf(self, block):
-        leaf = self._leaves.get(id(block))
-        if leaf is None:
-            if block.proto.WhichOneof("computation") != "tensorflow":
-                raise NotImplementedError("only TensorFlow computations run in this process")
-            leaf = load_leaf(block.proto.tensorflow, block.type_signature)
-            self._leaves[id(block)] = leaf
-        return leaf
 
 
 class _Value(executor_value_base.ExecutorValue):
@@ -223,9 +207,9 @@ class _Value(executor_value_base.ExecutorValue):
 class _Executor(executor_base.Executor):
     """TFF's executor interface over the interpreter."""
 
-    def __init__(self, num_clients, device, interrupt):
+    def __init__(self, num_clients, settings, interrupt):
         self._num_clients = num_clients
-        self._device = device
+        self._settings = settings
         self._interrupt = interrupt
 
     def close(self):
@@ -237,13 +221,12 @@ class _Executor(executor_base.Executor):
 
     async def create_value(self, value, type_spec=None):
         if isinstance(value, computation_impl.ConcreteComputation):
-            program = _Program.of(value)
-            interpreter = Interpreter(
-                self._num_clients,
-                lambda block: functools.partial(program.leaf(block), device=self._device),
-                self._before_client,
+            settings = self._settings
+            program = Program.of(value, settings.jit_compile)
+            placement = Placement(
+                self._num_clients, settings.devices, settings.concurrent_clients, self._before_client
             )
-            function = interpreter.evaluate(program.block, {})
+            function = Interpreter(program, placement).evaluate(program.block, {})
             return _Value(function, program.block.type_signature)
         return _Value(to_internal(value, type_spec, self._num_clients), type_spec)
 

@@ -13,7 +13,19 @@ PACKAGE = sorted((ROOT / "fedutils").rglob("*.py"))
 # Who may import whom: a file imports only from its own layer or from those after it.
 LAYERS = (
     ("cli", "notebook", "plots", "profiles", "readme", "reproduce"),
-    ("federated", "keras_tff", "runtime", "interpreter", "graphs", "loops", "worker", "tff"),
+    ("federated", "round_store", "algorithms"),
+    (
+        "keras_tff",
+        "runtime",
+        "program",
+        "interpreter",
+        "stages",
+        "values",
+        "graphs",
+        "loops",
+        "worker",
+        "tff",
+    ),
     ("centralized", "metrics", "runs", "models"),
     ("data", "sources", "preprocess", "partition"),
     ("paths", "results", "errors", "quiet"),

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedutils import graphs, loops, runtime
+from fedutils import graphs, loops, program, runtime
 from fedutils.errors import InputError
 from fedutils.tff import tff
 
@@ -30,12 +30,12 @@ def in_process():
 def count_loads(monkeypatch):
     loaded = []
 
-    def counting(proto, type_spec):
-        loaded.append(type_spec)
-        return runtime_load_leaf(proto, type_spec)
+    class CountedLeaf(graphs.Leaf):
+        def __init__(self, *arguments):
+            loaded.append(arguments)
+            super().__init__(*arguments)
 
-    runtime_load_leaf = runtime.load_leaf
-    monkeypatch.setattr(runtime, "load_leaf", counting)
+    monkeypatch.setattr(program, "Leaf", CountedLeaf)
     return loaded
 
 
@@ -130,8 +130,10 @@ def test_two_processes_of_one_shape_do_not_mix():
 
 def test_nothing_is_compiled_again_in_later_rounds(count_loads, monkeypatch):
     compiled = []
-    compile_computation = runtime._compile
-    monkeypatch.setattr(runtime, "_compile", lambda c: compiled.append(c) or compile_computation(c))
+    compile_computation = program.compile_computation
+    monkeypatch.setattr(
+        program, "compile_computation", lambda c: compiled.append(c) or compile_computation(c)
+    )
     clients = [make_client(7, seed=0), make_client(4, seed=1)]
     process = build_sgd_process(clients[0].element_spec)
     state = process.initialize()
@@ -147,10 +149,10 @@ def test_nothing_is_compiled_again_in_later_rounds(count_loads, monkeypatch):
 def test_programs_go_with_their_computations():
     double = tff.tensorflow.computation(lambda x: 2 * x, np.int32)
     assert double(3) == 6
-    key = id(double)
-    assert key in runtime._Program._cache
+    key = (id(double), False)
+    assert key in program.Program._cache
     del double
-    assert key not in runtime._Program._cache
+    assert key not in program.Program._cache
 
 
 # Every operator, with numbers derived by hand
@@ -338,9 +340,9 @@ def test_unknown_runtime():
 @pytest.mark.parametrize(
     ("name", "devices", "message"),
     [
-        ("in_process", ["CPU:0", "CPU:0"], "expected one device, found 2"),
-        ("in_process", ["GPU:7"], "expected one of CPU:0.*found 'GPU:7'"),
-        ("worker", ["CPU:0"], "expected None with the worker"),
+        ("in_process", [], "expected one or more, found none"),
+        ("in_process", ["GPU:7"], "expected any of CPU:0.*found 'GPU:7'"),
+        ("worker", ["CPU:0"], "expected none of them with the worker"),
     ],
 )
 def test_wrong_devices(name, devices, message):
@@ -374,21 +376,21 @@ def test_error_names_the_client():
 
     with pytest.raises(tf.errors.InvalidArgumentError) as error:
         compute([3, -1, 4])
-    assert error.value.__notes__ == ["This happened in the work for client 1 of 3."]
+    assert error.value.__notes__ == [
+        "This happened in the work for client 1 of 3, in federated_map of (int32 -> int32)."
+    ]
 
 
 def test_interrupt_stops_between_clients(monkeypatch):
     started = []
 
-    def load_slow_leaf(proto, type_spec):
-        def leaf(argument=None, device=None):
+    class SlowLeaf(graphs.Leaf):
+        def __call__(self, argument=None):
             started.append(argument)
             time.sleep(0.5)
             return argument
 
-        return leaf
-
-    monkeypatch.setattr(runtime, "load_leaf", load_slow_leaf)
+    monkeypatch.setattr(program, "Leaf", SlowLeaf)
     identity = tff.tensorflow.computation(lambda x: x, np.int32)
 
     @tff.federated_computation(INTS)

@@ -6,9 +6,11 @@ import pytest
 import tensorflow as tf
 
 from fedutils import federated, runs, runtime
-from fedutils.centralized import evaluate, train_central
+from fedutils.algorithms import build_process
+from fedutils.centralized import evaluate, set_weights, train_central
 from fedutils.data.pipeline import augment_batch, make_batches
-from fedutils.federated import make_client_batches, measure_contributions, train_federated
+from fedutils.errors import InputError
+from fedutils.federated import ArrayClients, measure_contributions, sample_clients, train_federated
 from fedutils.models.classification import build_separable_cnn
 
 
@@ -29,7 +31,19 @@ def make_task(count, seed):
 
 CLIENTS = [make_task(n, n) for n in (10, 16, 7)]
 VALIDATION = make_task(30, 99)
-LOCAL = {"local_epochs": 2, "batch_size": 4, "learning_rate": 0.15, "augment": False, "seed": 5}
+
+
+def make_clients(arrays=CLIENTS):
+    return ArrayClients(arrays, batch_size=4, local_epochs=2, augment=False, seed=5)
+
+
+def train(num_rounds, folder=None, **options):
+    model = build_model()
+    process = build_process(model, client_learning_rate=0.15)
+    run = train_federated(
+        process, model, make_clients(), VALIDATION, num_rounds=num_rounds, folder=folder, **options
+    )
+    return model, run
 
 
 def build_model():
@@ -98,14 +112,13 @@ def test_augmentation_without_change_is_a_mirror_at_most():
 
 def test_central_training_learns_and_keeps_the_best_epoch(tmp_path):
     model = build_model()
-    path = tmp_path / "run.npz"
     options = {"num_epochs": 6, "batch_size": 4, "learning_rate": 0.05, "augment": False, "seed": 1}
-    run = train_central(model, make_task(60, 1), VALIDATION, **options, checkpoint=path)
+    run = train_central(model, make_task(60, 1), VALIDATION, **options, folder=tmp_path)
     assert run.history[-1]["epoch"] == 6 and evaluate(model, VALIDATION)["accuracy"] > 0.95
     assert run.best == int(np.argmax(run.curve("validation_accuracy")))
     assert_equal(weights_of(model), run.weights)
     again = build_model()
-    train_central(again, make_task(60, 1), VALIDATION, **options, checkpoint=path)
+    train_central(again, make_task(60, 1), VALIDATION, **options, folder=tmp_path)
     assert_equal(weights_of(again), run.weights)
     fresh = build_model()
     train_central(fresh, make_task(60, 1), VALIDATION, **options)
@@ -116,9 +129,9 @@ def test_central_training_learns_and_keeps_the_best_epoch(tmp_path):
 
 
 def test_a_round_is_the_weighted_mean_of_the_clients():
-    process = federated.build_fedavg(build_model(), client_learning_rate=0.01)
+    process = build_process(build_model(), client_learning_rate=0.01)
     state = process.initialize()
-    batches = make_client_batches(CLIENTS, 0, **{k: v for k, v in LOCAL.items() if k != "learning_rate"})
+    batches = [make_clients().batches(k, 0) for k in range(3)]
     alone = [process.get_model_weights(process.next(state, [b]).state).trainable for b in batches]
     together = process.get_model_weights(process.next(state, batches).state).trainable
     for parts, mean in zip(zip(*alone, strict=True), together, strict=True):
@@ -127,23 +140,55 @@ def test_a_round_is_the_weighted_mean_of_the_clients():
 
 
 def test_a_run_that_is_stopped_ends_with_the_same_weights(tmp_path):
-    def run(num_rounds, path):
-        model = build_model()
-        done = train_federated(model, CLIENTS, VALIDATION, num_rounds=num_rounds, checkpoint=path, **LOCAL)
-        return model, done
-
-    whole_model, whole = run(4, tmp_path / "whole.npz")
-    run(2, tmp_path / "parts.npz")  # as if killed after round 2
-    model, resumed = run(4, tmp_path / "parts.npz")
+    whole_model, whole = train(4, tmp_path / "whole", clients_per_round=2)
+    assert whole.history[-1]["validation_loss"] < 0.8 * whole.history[0]["validation_loss"]
+    train(2, tmp_path / "parts", clients_per_round=2)  # as if killed after round 2
+    model, resumed = train(4, tmp_path / "parts", clients_per_round=2)
     assert [h["round"] for h in resumed.history] == [1, 2, 3, 4]
-    assert_equal(resumed.state, whole.state)
     assert_equal(weights_of(model), weights_of(whole_model))
-    assert resumed.curve("validation_loss").tolist() == whole.curve("validation_loss").tolist()
-    assert whole.history[-1]["validation_accuracy"] > 0.8
+    for key in ("validation_loss", "training_loss", "clients", "client_accuracy"):
+        assert resumed.curve(key).tolist() == whole.curve(key).tolist()
+    assert len({tuple(h["clients"]) for h in whole.history}) > 1
+    again_model, again = train(4, tmp_path / "parts", clients_per_round=2)
+    assert again.history == resumed.history
+    assert_equal(weights_of(again_model), weights_of(whole_model))
+
+
+def test_a_round_records_what_all_and_each_client_measured(tmp_path):
+    _, run = train(2, tmp_path)
+    for entry in run.history:
+        assert entry["client_num_examples"] == [20, 32, 14]  # two local epochs
+        assert entry["training_num_examples"] == 66
+        mean = np.average(entry["client_loss"], weights=entry["client_num_examples"])
+        assert entry["training_loss"] == pytest.approx(mean, rel=1e-5)
+    lines = (tmp_path / "rounds.csv").read_text().splitlines()
+    assert lines[0].startswith("round,training_loss") and len(lines) == 3
+    assert any((tmp_path / "tensorboard").glob("events.*"))
+    assert len(list(tmp_path.glob("round_*"))) == 2
+
+
+def test_only_the_last_two_checkpoints_are_kept_and_torn_ones_are_cleared(tmp_path):
+    (tmp_path / "round_3_temp1234").mkdir()
+    train(3, tmp_path)
+    assert sorted(p.name for p in tmp_path.glob("round_*")) == ["round_2", "round_3"]
+
+
+def test_the_best_round_is_kept_not_the_last(monkeypatch):
+    scores = iter([0.2, 0.9, 0.4])
+    model = build_model()
+    process = build_process(model, client_learning_rate=0.1)
+    seen = []
+
+    def measure(network):
+        seen.append(weights_of(network))
+        return {"dice": next(scores)}
+
+    run = train_federated(process, model, make_clients(), measure, num_rounds=3, choose_by="dice")
+    assert run.best == 1
+    assert_equal(weights_of(model), seen[1])
 
 
 def test_interrupting_leaves_the_last_checkpoint(tmp_path, monkeypatch):
-    path = tmp_path / "run.npz"
     real = federated.evaluate
     calls = []
 
@@ -155,37 +200,48 @@ def test_interrupting_leaves_the_last_checkpoint(tmp_path, monkeypatch):
 
     monkeypatch.setattr(federated, "evaluate", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train_federated(build_model(), CLIENTS, VALIDATION, num_rounds=4, checkpoint=path, **LOCAL)
-    assert len(runs.load_run(path, 4).history) == 2
+        train(4, tmp_path)
+    assert (tmp_path / "round_2").is_dir() and not (tmp_path / "round_3").exists()
+
+
+def test_clients_of_a_round_follow_from_seed_and_round():
+    assert sample_clients(5, None, 0, 1) == sample_clients(5, 5, 0, 1) == [0, 1, 2, 3, 4]
+    drawn = [sample_clients(9, 3, r, seed=1) for r in range(40)]
+    assert drawn == [sample_clients(9, 3, r, seed=1) for r in range(40)]
+    assert all(len(set(d)) == 3 and d == sorted(d) for d in drawn)
+    assert {k for d in drawn for k in d} == set(range(9))
+    with pytest.raises(InputError, match="expected 1 to 5, the number of clients, found 6"):
+        sample_clients(5, 6, 0, 1)
 
 
 def test_contributions():
     model = build_model()
     before = weights_of(model)
-    records = measure_contributions(model, CLIENTS, VALIDATION, **LOCAL)
-    assert_equal(weights_of(model), before)
+    process = build_process(model, client_learning_rate=0.15)
+    set_weights(model, [w + 0.1 for w in before])
+    records = measure_contributions(process, model, make_clients(), VALIDATION)
+    assert_equal(weights_of(model), [w + 0.1 for w in before])
     assert [r["num_images"] for r in records] == [10, 16, 7]
     assert sum(r["share"] for r in records) == pytest.approx(1)
     assert all(r["update_norm"] > 0 and -1 <= r["cosine"] <= 1 for r in records)
-    twins = measure_contributions(model, [CLIENTS[0]], VALIDATION, **LOCAL)
+    twins = measure_contributions(process, model, make_clients(CLIENTS[:1]), VALIDATION)
     assert twins[0]["cosine"] == pytest.approx(1) and twins[0]["share"] == 1
+    assert twins[0]["update_norm"] == pytest.approx(records[0]["update_norm"])
 
 
 # ---- runs on disk
 
 
 def test_a_run_is_found_by_its_settings_and_survives_the_disk(tmp_path):
-    assert runs.run_path("a", {"lr": 0.1}) == runs.run_path("a", {"lr": 0.1})
-    assert runs.run_path("a", {"lr": 0.1}) != runs.run_path("a", {"lr": 0.2})
+    assert runs.run_folder("a", {"lr": 0.1}) == runs.run_folder("a", {"lr": 0.1})
+    assert runs.run_folder("a", {"lr": 0.1}) != runs.run_folder("a", {"lr": 0.2})
     run = runs.Run(3)
     run.record({"validation_accuracy": 0.5}, [np.ones((2, 3), np.float32)])
     run.record({"validation_accuracy": 0.4}, [np.zeros((2, 3), np.float32)])
-    run.state = [np.int64(7), np.arange(3)]
     runs.save_run(tmp_path / "r.npz", run)
     read = runs.load_run(tmp_path / "r.npz", 3)
     assert read.history == run.history and read.best == 0
     assert_equal(read.weights, run.weights)
-    assert_equal(read.state, [np.asarray(s) for s in run.state])
     assert runs.load_run(tmp_path / "none.npz", 3).history == []
 
 
