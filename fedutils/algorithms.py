@@ -189,10 +189,11 @@ def _choose(argument, name, table):
     return table[name]
 
 
-def sum_and_keep(metric_finalizers):
+def sum_and_keep(metric_finalizers, local_unfinalized_metrics_type=None):
     """Aggregate metrics as TFF does, by their sums, and keep each client's own beside them.
 
-    For the ``metrics_aggregator`` of TFF's builders, with functional models.
+    For the ``metrics_aggregator`` of TFF's builders, with functional models; some builders pass a type,
+    which is not needed.
     """
     add_up = tff.learning.metrics.sum_then_finalize(metric_finalizers)
 

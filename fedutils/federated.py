@@ -116,9 +116,10 @@ def train_federated(
     Parameters
     ----------
     process : tff.learning.templates.LearningProcess
-        From `fedutils.algorithms.build_process`, or any of TFF's own.
+        From `fedutils.algorithms.build_process`, or any of TFF's own. One process serves many runs.
     model : keras.Model
-        The model that the process was built from. Changed in place.
+        The model that the process was built from, or one built alike; its weights are where round 1 starts.
+        Changed in place.
     clients : Clients
         `ArrayClients`, or any object with its two members, over any ``tf.data`` pipeline.
     validation : (float32 (M, H, W, C), int32 (M,)), or callable
@@ -145,7 +146,7 @@ def train_federated(
         model; ``seconds``.
     """
     measure = validation if callable(validation) else lambda network: evaluate(network, validation)
-    state = process.initialize()
+    state = process.set_model_weights(process.initialize(), _read_weights(model))
     run = Run(num_rounds, choose_by, weights=get_weights(model))
     store = RoundStore(folder) if folder else None
     if store:
@@ -171,6 +172,11 @@ def train_federated(
         bar.set_postfix(validation=f"{measured[choose_by]:.3f}")
     set_weights(model, run.weights)
     return run
+
+
+def _read_weights(model):
+    others = tuple(v.numpy() for v in model.non_trainable_variables)
+    return tff.learning.models.ModelWeights(tuple(get_weights(model)), others)
 
 
 def _name_metrics(metrics):
@@ -201,9 +207,7 @@ def measure_contributions(
         after the mean of all others).
     """
     before = get_weights(model)
-    others = tuple(v.numpy() for v in model.non_trainable_variables)
-    weights = tff.learning.models.ModelWeights(tuple(before), others)
-    state = process.set_model_weights(process.initialize(), weights)
+    state = process.set_model_weights(process.initialize(), _read_weights(model))
     sizes = clients.sizes.astype(np.float64)
     updates = []
     for k in range(clients.num_clients):

@@ -1,7 +1,9 @@
 """Computations compiled for this process, with what was loaded for them."""
 
+import collections
 import weakref
 
+from fedutils.fingerprint import fingerprint_computation
 from fedutils.graphs import Leaf
 from fedutils.interpreter import OPERATORS
 from fedutils.quiet import without_harmless_lines
@@ -12,6 +14,8 @@ from fedutils.tff import tff  # noqa: F401  (before the imports below, which it 
 from tensorflow_federated.python.core.backends.native import compiler as native_compiler
 from tensorflow_federated.python.core.backends.test import compiler as test_compiler
 from tensorflow_federated.python.core.impl.compiler import building_blocks as blocks
+
+_RECENT = 32  # programs that are kept for computations to come; a learning process has four
 
 
 def compile_computation(computation):
@@ -30,9 +34,11 @@ class Program:
         In call-dominant form.
     """
 
-    # By identity, because the hash of a computation serializes all of it. A program goes when its
-    # computation goes, so the cache is as large as what the caller keeps.
-    _cache = {}  # noqa: RUF012
+    # By identity first, because a fingerprint reads all of the computation. An entry goes when its
+    # computation goes, so this is as large as what the caller keeps.
+    _by_identity = {}  # noqa: RUF012
+    # A computation built like an earlier one takes over its program, prepared kernels and all.
+    _by_fingerprint = collections.OrderedDict()  # noqa: RUF012
 
     def __init__(self, block, jit_compile=False):
         self.block = _bind_calls(block)
@@ -43,14 +49,26 @@ class Program:
 
     @classmethod
     def of(cls, computation, jit_compile=False):
-        """Return the program of a computation, the same one for as long as the computation lives."""
+        """Return the program of a computation, the same one for all that were built alike."""
         key = (id(computation), jit_compile)
-        program = cls._cache.get(key)
+        program = cls._by_identity.get(key)
         if program is None:
-            compiled = compile_computation(computation)
-            program = cls._cache[key] = cls(compiled.to_building_block(), jit_compile)
-            weakref.finalize(computation, cls._cache.pop, key, None)
+            proto = type(computation).get_proto(computation)
+            program = cls._recall((fingerprint_computation(proto), jit_compile), computation)
+            cls._by_identity[key] = program
+            weakref.finalize(computation, cls._by_identity.pop, key, None)
         return program
+
+    @classmethod
+    def _recall(cls, key, computation):
+        recent = cls._by_fingerprint
+        if key not in recent:
+            compiled = compile_computation(computation)
+            recent[key] = cls(compiled.to_building_block(), jit_compile=key[1])
+        recent.move_to_end(key)
+        if len(recent) > _RECENT:
+            recent.popitem(last=False)
+        return recent[key]
 
     def leaf(self, block):
         """Return the callable of a TensorFlow building block."""

@@ -96,7 +96,8 @@ def walk(block):
         case blocks.Call():
             parts = [block.function, *([] if block.argument is None else [block.argument])]
             if is_aggregate(block) and isinstance(block.argument, blocks.Struct):
-                parts = [part for i, part in enumerate(block.argument) if i != _MERGE]
+                used = (part for i, part in enumerate(block.argument) if i != _MERGE)
+                parts = [block.function, *used]
         case blocks.Struct():
             parts = list(block)
         case blocks.Selection():

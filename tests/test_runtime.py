@@ -134,6 +134,7 @@ def test_nothing_is_compiled_again_in_later_rounds(count_loads, monkeypatch):
     monkeypatch.setattr(
         program, "compile_computation", lambda c: compiled.append(c) or compile_computation(c)
     )
+    program.Program._by_fingerprint.clear()
     clients = [make_client(7, seed=0), make_client(4, seed=1)]
     process = build_sgd_process(clients[0].element_spec)
     state = process.initialize()
@@ -146,13 +147,34 @@ def test_nothing_is_compiled_again_in_later_rounds(count_loads, monkeypatch):
     assert counts[0][1] > 2
 
 
-def test_programs_go_with_their_computations():
-    double = tff.tensorflow.computation(lambda x: 2 * x, np.int32)
-    assert double(3) == 6
+def test_a_computation_built_alike_takes_over_the_program(count_loads):
+    def build(factor):
+        return tff.tensorflow.computation(lambda x: factor * x, np.int32)
+
+    double, again, triple = build(2), build(2), build(3)
+    assert (double(3), again(3), triple(3)) == (6, 6, 9)
+    assert program.Program.of(double) is program.Program.of(again)
+    assert program.Program.of(double) is not program.Program.of(triple)
     key = (id(double), False)
-    assert key in program.Program._cache
+    assert key in program.Program._by_identity
     del double
-    assert key not in program.Program._cache
+    assert key not in program.Program._by_identity
+
+
+def test_a_process_built_alike_loads_and_compiles_nothing(count_loads):
+    clients = [make_client(7, seed=0)]
+
+    def run(learning_rate):
+        count_loads.clear()
+        weights = run_rounds(build_sgd_process(clients[0].element_spec, learning_rate), clients)
+        return weights, len(count_loads)
+
+    first, loaded_first = run(0.0625)
+    second, loaded_second = run(0.0625)
+    other, loaded_other = run(0.03125)
+    assert loaded_first > 2 and loaded_second == 0 and loaded_other > 0
+    np.testing.assert_array_equal(first, second)
+    assert not np.array_equal(first, other)
 
 
 # Every operator, with numbers derived by hand

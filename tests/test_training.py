@@ -1,5 +1,7 @@
 """Central and federated training on a task small enough to check: resume, determinism, contributions."""
 
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -37,9 +39,13 @@ def make_clients(arrays=CLIENTS):
     return ArrayClients(arrays, batch_size=4, local_epochs=2, augment=False, seed=5)
 
 
+@functools.cache
+def shared_process():
+    return build_process(build_model(), client_learning_rate=0.15)
+
+
 def train(num_rounds, folder=None, **options):
-    model = build_model()
-    process = build_process(model, client_learning_rate=0.15)
+    model, process = build_model(), shared_process()
     run = train_federated(
         process, model, make_clients(), VALIDATION, num_rounds=num_rounds, folder=folder, **options
     )
