@@ -1,5 +1,6 @@
 """What every notebook needs before its first line: one setup call, and a kernel to run in."""
 
+import os
 import random
 
 import numpy as np
@@ -15,8 +16,9 @@ def start(seed: int, *, tensorflow: bool = False) -> None:
     ----------
     seed : int
     tensorflow : bool
-        Load TensorFlow too, make its operations deterministic and give it GPU memory as it needs it.
-        Notebooks that only look at data leave it out and start in a second.
+        Load TensorFlow too and make its operations deterministic. Notebooks that only look at data leave it
+        out and start in a second. ``FEDUTILS_DTYPE_POLICY``, which the kernel of a GPU sets, chooses Keras'
+        precision, such as mixed_bfloat16.
     """
     plots.use_style()
     random.seed(seed)
@@ -28,8 +30,7 @@ def start(seed: int, *, tensorflow: bool = False) -> None:
         import keras
         import tensorflow as tf
 
-        for gpu in tf.config.list_physical_devices("GPU"):
-            tf.config.experimental.set_memory_growth(gpu, True)
+        keras.config.set_dtype_policy(os.environ.get("FEDUTILS_DTYPE_POLICY", "float32"))
         keras.utils.set_random_seed(seed)
         tf.config.experimental.enable_op_determinism()
     print(", ".join(f"{name} {version}" for name, version in versions().items()))
@@ -43,6 +44,9 @@ def _shown(path) -> str:
 
 def register_kernel() -> str:
     """Register a Jupyter kernel inside this environment, named for the device that TensorFlow will use.
+
+    On a GPU the kernel computes in bfloat16 where Keras holds it safe and compiles training steps by XLA;
+    on a CPU neither, because there both are slower.
 
     Returns
     -------
@@ -60,5 +64,6 @@ def register_kernel() -> str:
         f"GPU: {details.get('device_name', gpus[0].name)}" if gpus else f"CPU, {machine()['cores']} cores"
     )
     name = f"fedutils ({device})"
-    install(prefix=sys.prefix, kernel_name="fedutils", display_name=name)
+    options = {"FEDUTILS_DTYPE_POLICY": "mixed_bfloat16", "FEDUTILS_JIT_COMPILE": "1"} if gpus else {}
+    install(prefix=sys.prefix, kernel_name="fedutils", display_name=name, env=options)
     return name

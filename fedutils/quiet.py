@@ -1,7 +1,8 @@
 """The quiet import of TensorFlow and Keras: ``import fedutils.quiet`` before either of them.
 
 TensorFlow 2.21 prints some lines whatever its log level is, into the first cell of every notebook. Whoever
-imports this module first has both loaded without them; all other messages pass.
+imports this module first has both loaded without them; all other messages pass. And TensorFlow then takes a
+GPU's memory as it needs it, not all at once, so that several notebooks can share a GPU.
 """
 
 import contextlib
@@ -46,6 +47,7 @@ def without_harmless_lines():
                     os.write(2, line)
 
 
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 with without_harmless_lines():
     import keras  # noqa: F401
     import tensorflow as tf

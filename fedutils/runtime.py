@@ -45,7 +45,7 @@ _MOST_ON_CPU = 8  # clients at a time, unless more are asked for: each needs its
 _worker = None  # the running Worker, shared by every context of this process
 
 
-def use(runtime, devices=None, *, concurrent_clients=None, jit_compile=False):
+def use(runtime, devices=None, *, concurrent_clients=None, jit_compile=None):
     """Run TFF's computations here from now on.
 
     Parameters
@@ -60,8 +60,9 @@ def use(runtime, devices=None, *, concurrent_clients=None, jit_compile=False):
     concurrent_clients : int, optional
         Clients that train at a time; more of them need more memory. By default one a device, and
         on a CPU one for every two cores, at most 8. The result does not depend on it.
-    jit_compile : bool
-        Compile the training steps by XLA: for GPUs, since on a CPU convolutions become slower.
+    jit_compile : bool, optional
+        Compile the training steps by XLA: for GPUs, since on a CPU convolutions become slower. By default
+        not, unless ``FEDUTILS_JIT_COMPILE`` is 1, as in the kernel that ``make kernel`` makes on a GPU.
 
     Raises
     ------
@@ -80,7 +81,7 @@ def use(runtime, devices=None, *, concurrent_clients=None, jit_compile=False):
         _stop_worker()
 
 
-def async_context(runtime="in_process", devices=None, *, concurrent_clients=None, jit_compile=False):
+def async_context(runtime="in_process", devices=None, *, concurrent_clients=None, jit_compile=None):
     """Build an asynchronous context, for ``tff.program.NativeFederatedContext``.
 
     Parameters are those of `use`. The context is returned, not installed; one of ``"worker"``
@@ -121,6 +122,8 @@ def _build_context(context_class, runtime, devices, concurrent_clients, jit_comp
             transform_args=tensorflow_computation.transform_args,
             transform_result=tensorflow_computation.transform_result,
         )
+    if jit_compile is None:
+        jit_compile = os.environ.get("FEDUTILS_JIT_COMPILE") == "1"
     settings = _choose_settings(devices, concurrent_clients, jit_compile)
     interrupt = threading.Event()
     context = context_class(

@@ -297,3 +297,21 @@ def test_compiled_steps_give_the_same_weights():
     expected = run_rounds(process, clients, num_rounds=2)
     runtime.use("in_process", jit_compile=True)
     np.testing.assert_allclose(run_rounds(process, clients, num_rounds=2), expected, rtol=1e-5)
+
+
+def test_the_kernel_of_a_gpu_asks_for_compiled_steps(monkeypatch):
+    used = []
+
+    class Leaf(program.Leaf):
+        def __init__(self, proto, type_spec, jit_compile=False):
+            used.append(jit_compile)
+            super().__init__(proto, type_spec, jit_compile)
+
+    monkeypatch.setattr(program, "Leaf", Leaf)
+    for value, expected in (("1", True), ("0", False)):
+        monkeypatch.setenv("FEDUTILS_JIT_COMPILE", value)
+        runtime.use("in_process")
+        used.clear()
+        program.Program._by_fingerprint.clear()
+        assert tff.tensorflow.computation(lambda x: x + 1, np.int32)(1) == 2
+        assert used == [expected]
