@@ -61,7 +61,13 @@ lab: kernel
 kernel: setup
 	@$(BIN)/fedutils kernel
 
-bench: setup
+# Flower beside the main environment, for the comparison only: it changes no package of the main lock.
+.venv/flower: .venv/ready requirements-flower.lock
+	@echo "setup: requirements-flower.lock ($$(grep -c == requirements-flower.lock) packages, under a minute)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-flower.lock
+	@touch $@
+
+bench: .venv/flower
 	$(BIN)/python -m benchmarks
 
 figures: setup
@@ -73,10 +79,12 @@ paper: setup
 book: setup
 	$(RUN) --only book
 
-# Resolve the locks again (network); the rules are in pyproject.toml.
+# Resolve the locks again (network); the rules are in pyproject.toml. Flower's holds what it adds to the main
+# lock, whose versions it must accept as they are.
 lock: setup
 	$(BIN)/uv pip compile pyproject.toml --group dev --group book --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 --quiet --output-file requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --group dev --group book --group gpu --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 --quiet --output-file requirements-gpu.lock
+	$(BIN)/uv pip compile pyproject.toml --group dev --group book --group flower --constraint requirements.lock $$(sed -n 's/^\([^ =]*\)==.*/--no-emit-package \1/p' requirements.lock) --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 --quiet --output-file requirements-flower.lock
 
 clean:
 	rm -rf .venv build

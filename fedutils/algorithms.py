@@ -17,6 +17,7 @@ from collections import OrderedDict
 
 from fedutils.errors import InputError
 from fedutils.keras_tff import build_functional_model
+from fedutils.optimizers import build_adafactor
 from fedutils.tff import tff  # before the imports below, which it prepares
 
 # isort: split
@@ -34,6 +35,7 @@ OPTIMIZERS = {
     "adagrad": _optimizers.build_adagrad,
     "rmsprop": _optimizers.build_rmsprop,
     "yogi": _optimizers.build_yogi,
+    "adafactor": build_adafactor,
 }
 _learning = tff.learning
 # From (weighted,) to an aggregator.

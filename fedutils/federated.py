@@ -133,8 +133,9 @@ def train_federated(
     seed : int
         Of the draw of clients.
     folder : Path, optional
-        Gets a checkpoint after every round, ``rounds.csv`` and TensorBoard's files. If checkpoints are there,
-        training goes on after the last one, and ends with the same weights as a run that was never stopped.
+        Gets a checkpoint after every round, ``rounds.csv``, TensorBoard's files, and ``model.keras`` in the
+        end. If checkpoints are there, training goes on after the last one, and ends with the same weights as
+        a run that was never stopped.
     label : str
         On the progress bar.
 
@@ -171,6 +172,8 @@ def train_federated(
             store.save(run, state)
         bar.set_postfix(validation=f"{measured[choose_by]:.3f}")
     set_weights(model, run.weights)
+    if store:
+        store.export(model)
     return run
 
 

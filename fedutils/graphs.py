@@ -9,6 +9,7 @@ References
 .. [1] TensorFlow Federated, ``computation.proto`` (message ``TensorFlow``).
 """
 
+import collections
 import functools
 import itertools
 
@@ -146,15 +147,36 @@ class Leaf:
 def _import_graph(proto, serialized, has_parameter):
     graph_def = tf.compat.v1.GraphDef.FromString(serialized)
     _make_names_unique(graph_def)
-    wrapped = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), [])
     tokens = [proto.session_token_tensor_name] if proto.session_token_tensor_name else []
     feeds = tokens + (_bound_names(proto.parameter) if has_parameter else [])
-    inputs = [wrapped.graph.get_tensor_by_name(name) for name in feeds]
-    outputs = [wrapped.graph.get_tensor_by_name(name) for name in _bound_names(proto.result)]
-    # Without a signature of positional arguments, each call first fails to match them by name and
-    # prints every weight into an error that nobody sees.
-    signature = (tuple(tf.TensorSpec(None, t.dtype) for t in inputs), {})
-    return wrapped.prune(inputs, outputs, input_signature=signature)
+    fetches = _bound_names(proto.result)
+    feed_nodes = [_node_name(name) for name in feeds]
+    nodes = {node.name: node for node in graph_def.node}
+    specs = [_spec_of(nodes[name]) for name in feed_nodes]
+    # Only what the results need, as in a session. WrappedFunction.prune would do it too, but takes longer,
+    # and copies loops in a random order, of which some lead to an error.
+    used = _find_needed(graph_def, fetches)
+    graph_def = tf.compat.v1.GraphDef(
+        node=[node for name, node in nodes.items() if name in used],
+        library=graph_def.library,
+        versions=graph_def.versions,
+    )
+    waits = {f"^{name}" for name in feed_nodes}  # for what is there from the beginning
+    for node in graph_def.node:
+        for name in waits.intersection(node.input):
+            node.input.remove(name)
+
+    def compute(*arguments):
+        fed = {name: x for name, x in zip(feeds, arguments, strict=True) if _node_name(name) in used}
+        return tf.import_graph_def(graph_def, fed, fetches, name="leaf")
+
+    return tf.compat.v1.wrap_function(compute, specs)
+
+
+def _spec_of(placeholder):
+    attributes = placeholder.attr
+    shape = tf.TensorShape(attributes["shape"].shape) if "shape" in attributes else None
+    return tf.TensorSpec(shape, tf.dtypes.as_dtype(attributes["dtype"].type))
 
 
 def _all_nodes(graph_def):
@@ -182,16 +204,44 @@ def _run_first(graph_def, init_op):
     A session would run the initializer on its own before the rest; one function has to order both.
     """
     init_name = _node_name(init_op)
-    nodes = {node.name: node for node in graph_def.node}
-    needed, stack = set(), [init_name]
+    needed = _find_needed(graph_def, [init_name])
+    spared = needed | _find_in_loops(graph_def)
+    for node in graph_def.node:
+        if node.name not in spared and node.op not in ("Placeholder", "Const"):
+            node.input.append("^" + init_name)
+
+
+def _find_needed(graph_def, references):
+    """Return the names of some nodes and of all that they need."""
+    inputs = {node.name: node.input for node in graph_def.node}
+    needed, stack = set(), [_node_name(reference) for reference in references]
     while stack:
         name = stack.pop()
         if name not in needed:
             needed.add(name)
-            stack += [_node_name(i) for i in nodes[name].input]
+            stack += [_node_name(reference) for reference in inputs[name]]
+    return needed
+
+
+def _find_in_loops(graph_def):
+    """Return the names of the nodes in loops of the TensorFlow 1 kind, which no outer node may enter.
+
+    What such a loop reads comes through an Enter node, which is outside and waits in its place.
+    """
+    consumers = collections.defaultdict(list)
     for node in graph_def.node:
-        if node.name not in needed and node.op not in ("Placeholder", "Const"):
-            node.input.append("^" + init_name)
+        for reference in node.input:
+            consumers[_node_name(reference)].append(node)
+    depth = {node.name: 0 for node in graph_def.node if not node.input}
+    stack = [node for node in graph_def.node if not node.input]
+    while stack:
+        node = stack.pop()
+        inner = depth[node.name] + {"Enter": 1, "Exit": -1}.get(node.op, 0)
+        for consumer in consumers[node.name]:
+            if consumer.name not in depth:
+                depth[consumer.name] = inner
+                stack.append(consumer)
+    return {name for name, levels in depth.items() if levels > 0}
 
 
 def _node_name(reference):

@@ -13,6 +13,7 @@ from fedutils.runs import Run
 from fedutils.tff import tff  # before the imports below, which it prepares
 
 # isort: split
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -26,7 +27,7 @@ class RoundStore:
     ----------
     folder : Path
         Made if it is not there. Holds ``round_N``, checkpoints written by TFF's program state manager, each
-        in one step; ``rounds.csv``, one line a round; and ``tensorboard``.
+        in one step; ``rounds.csv``, one line a round; ``tensorboard``; and in the end ``model.keras``.
     """
 
     def __init__(self, folder: Path):
@@ -80,6 +81,12 @@ class RoundStore:
         table.writeheader()
         table.writerows(run.history)
         write_atomic(self._folder / "rounds.csv", text.getvalue().encode())
+
+    def export(self, model: keras.Model) -> None:
+        """Write the finished model."""
+        partial = self._folder / "partial.keras"  # Keras insists on the suffix
+        model.save(partial)
+        partial.replace(self._folder / "model.keras")
 
 
 def _wait(coroutine):

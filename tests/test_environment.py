@@ -13,7 +13,7 @@ PACKAGE = sorted((ROOT / "fedutils").rglob("*.py"))
 # Who may import whom: a file imports only from its own layer or from those after it.
 LAYERS = (
     ("cli", "notebook", "plots", "profiles", "readme", "reproduce"),
-    ("federated", "round_store", "algorithms"),
+    ("federated", "round_store", "algorithms", "optimizers"),
     ("keras_tff", "runtime", "program", "interpreter", "stages", "values", "fingerprint", "graphs", "loops")
     + ("worker", "tff"),
     ("centralized", "metrics", "runs", "models"),
@@ -106,3 +106,11 @@ def test_nothing_large_is_committed():
         ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.split()
     assert all((ROOT / name).stat().st_size < 10 * 2**20 for name in files if (ROOT / name).exists())
+
+
+def test_the_flower_lock_adds_to_the_main_lock_and_changes_nothing():
+    main, flower = pins("requirements.lock"), pins("requirements-flower.lock")  # pinned, hashed, no index
+    assert flower["flwr"] == "1.41.0" and "ray" in flower
+    assert not set(main) & set(flower)
+    makefile = (ROOT / "Makefile").read_text()
+    assert "\nsetup: .venv/ready\n" in makefile and "\nbench: .venv/flower\n" in makefile

@@ -171,6 +171,7 @@ def test_a_round_records_what_all_and_each_client_measured(tmp_path):
     assert lines[0].startswith("round,training_loss") and len(lines) == 3
     assert any((tmp_path / "tensorboard").glob("events.*"))
     assert len(list(tmp_path.glob("round_*"))) == 2
+    assert_equal(weights_of(keras.saving.load_model(tmp_path / "model.keras")), run.weights)
 
 
 def test_only_the_last_two_checkpoints_are_kept_and_torn_ones_are_cleared(tmp_path):
@@ -261,6 +262,14 @@ def test_the_model_has_no_state_that_tff_would_drop_and_follows_its_seed():
     other = weights_of(build_separable_cnn((20, 24, 1), 3, widths=(8, 16), seed=2))
     assert not np.array_equal(weights_of(model)[0], other[0])
     assert model(np.zeros((2, 20, 24, 1), np.float32)).shape == (2, 3)
+
+
+def test_no_convolution_takes_the_path_on_which_tensorflow_writes_past_its_memory():
+    # The gradient of a strided 1x1 convolution, TensorFlow 2.21 with oneDNN, 8 channels: heap corruption.
+    model = build_separable_cnn((20, 24, 1), 3, widths=(8, 16, 32))
+    convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert convolutions
+    assert all(c.kernel_size != (1, 1) or c.strides == (1, 1) for c in convolutions)
 
 
 def test_a_saved_model_gives_the_same_output(tmp_path):

@@ -1,0 +1,58 @@
+"""Adafactor, which TFF itself cannot run, against its paper's formulas."""
+
+import numpy as np
+import pytest
+from what_runs import CLIENTS, build_linear_model
+
+from fedutils import runtime
+from fedutils.optimizers import build_adafactor
+from fedutils.tff import tff
+
+RATE = 0.5
+
+
+def take_step(moment, weight, gradient, step, relative_step):
+    """Take a step of Adafactor in NumPy; `moment` is (rows, columns) for a matrix, else (v,)."""
+    kept = 1 - step**-0.8
+    square = gradient**2 + 1e-30
+    if weight.ndim == 2:
+        moment = [kept * m + (1 - kept) * square.mean(axis=1 - i) for i, m in enumerate(moment)]
+        rows, columns = moment
+        variance = np.outer(rows / rows.mean(), columns)
+    else:
+        moment = [kept * moment[0] + (1 - kept) * square]
+        (variance,) = moment
+    update = gradient / np.sqrt(variance)
+    update = update / max(1, np.sqrt((update**2).mean()))
+    rate = min(RATE, step**-0.5) if relative_step else RATE
+    return moment, weight - rate * max(1e-3, np.sqrt((weight**2).mean())) * update
+
+
+@pytest.mark.parametrize("relative_step", [True, False])
+def test_adafactor_on_the_server_follows_the_paper(relative_step):
+    runtime.use("in_process")
+    model = build_linear_model()
+    optimizer = build_adafactor(RATE, relative_step=relative_step)
+    process = tff.learning.algorithms.build_fed_sgd(model, optimizer)
+    state = process.initialize()
+    matrix, bias = (np.asarray(w, np.float64) for w in model.initial_weights[0])
+    x = np.concatenate([np.concatenate([b[0] for b in c.as_numpy_iterator()]) for c in CLIENTS])
+    y = np.concatenate([np.concatenate([b[1] for b in c.as_numpy_iterator()]) for c in CLIENTS])
+    moments = [(np.zeros(3), np.zeros(2)), (np.zeros(2),)]
+    for step in (1, 2, 3, 4, 5, 6):  # from step 5 on, one over its root is below the rate
+        state = process.next(state, CLIENTS).state
+        error = x @ matrix + bias - y
+        gradients = [2 * x.T @ error / error.size, 2 * error.mean(axis=0) / 2]
+        moments[0], matrix = take_step(moments[0], matrix, gradients[0], step, relative_step)
+        moments[1], bias = take_step(moments[1], bias, gradients[1], step, relative_step)
+        found = process.get_model_weights(state).trainable
+        np.testing.assert_allclose(found[0], matrix, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(found[1], bias, rtol=1e-4, atol=1e-5)
+
+
+def test_a_schedule_can_set_the_learning_rate():
+    optimizer = build_adafactor(RATE)
+    state = optimizer.initialize(())
+    changed = optimizer.set_hparams(state, {"learning_rate": 0.25})
+    assert optimizer.get_hparams(changed)["learning_rate"] == 0.25
+    assert changed["steps"] == state["steps"]
