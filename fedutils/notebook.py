@@ -9,7 +9,7 @@ from fedutils import paths, plots
 from fedutils.results import machine, versions
 
 
-def start(seed: int, *, tensorflow: bool = False) -> None:
+def start(seed: int, *, tensorflow: bool = False, threads_per_operation: int = 0) -> None:
     """Apply the figure style, seed every generator, and print what runs where.
 
     Parameters
@@ -19,6 +19,9 @@ def start(seed: int, *, tensorflow: bool = False) -> None:
         Load TensorFlow too and make its operations deterministic. Notebooks that only look at data leave it
         out and start in a second. ``FEDUTILS_DTYPE_POLICY``, which the kernel of a GPU sets, chooses Keras'
         precision, such as mixed_bfloat16.
+    threads_per_operation : int
+        Threads among which TensorFlow divides one operation; 0 leaves it to TensorFlow, which takes all cores.
+        1 suits clients that train side by side: handing small operations around costs a third of the time.
     """
     plots.use_style()
     random.seed(seed)
@@ -30,6 +33,8 @@ def start(seed: int, *, tensorflow: bool = False) -> None:
         import keras
         import tensorflow as tf
 
+        if threads_per_operation:
+            tf.config.threading.set_intra_op_parallelism_threads(threads_per_operation)
         keras.config.set_dtype_policy(os.environ.get("FEDUTILS_DTYPE_POLICY", "float32"))
         keras.utils.set_random_seed(seed)
         tf.config.experimental.enable_op_determinism()
