@@ -20,8 +20,8 @@ def start(seed: int, *, tensorflow: bool = False, threads_per_operation: int = 0
         out and start in a second. ``FEDUTILS_DTYPE_POLICY``, which the kernel of a GPU sets, chooses Keras'
         precision, such as mixed_bfloat16.
     threads_per_operation : int
-        Threads among which TensorFlow divides one operation; 0 leaves it to TensorFlow, which takes all cores.
-        1 suits clients that train side by side: handing small operations around costs a third of the time.
+        Threads among which TensorFlow divides one operation; 0 leaves it to TensorFlow, which takes all
+        cores. 1 suits clients that train side by side, because handing small operations around costs time.
     """
     plots.use_style()
     random.seed(seed)
