@@ -182,7 +182,9 @@ def _build_scheduled(model, algorithm, optimizer, rate, rounds, server_optimizer
         return rate * 0.5 * (1.0 + tf.cos(np.pi * progress))
 
     build = _choose("client_optimizer", optimizer, OPTIMIZERS)
-    return _SCHEDULED[algorithm](model, learning_rate, build, server_optimizer, **common)
+    # MimeLite sets the rate of one optimizer, whose state is the server's; FedAvg builds one for each rate.
+    scheduled = build(rate) if algorithm == "mimelite" else build
+    return _SCHEDULED[algorithm](model, learning_rate, scheduled, server_optimizer, **common)
 
 
 def _choose(argument, name, table):

@@ -7,6 +7,14 @@ from fedutils import paths
 from fedutils.results import write_atomic
 
 README = paths.ROOT / "README.md"
+FIGURE = paths.ROOT / "figures" / "benchmarks.png"
+# The networks of benchmarks/ by their names in its keys.
+BENCHMARKED = {
+    "separable": "separable CNN",
+    "cnn": "two-convolution CNN",
+    "mobilenet": "MobileNetV3 small",
+    "unet3d": "3-D U-Net",
+}
 
 
 def _load(folder: Path, name: str) -> dict:
@@ -60,24 +68,87 @@ def build_table(folder: Path) -> str:
 
 
 def build_costs(file: Path) -> str:
-    """Return what a round costs as Markdown.
+    """Return as Markdown what a round costs beside a bare loop, how it scales, and the figure if it is there.
 
     Parameters
     ----------
     file : Path
-        ``benchmarks/results.json``.
+        ``benchmarks/results.json``. What it does not hold is shown as a dash, or left out.
     """
     measured = json.loads(file.read_text())
-    scale = (
-        f"{measured['round_num_clients']} clients, {measured['round_steps']} steps, "
-        f"{measured['round_num_parameters']:,} parameters, {measured['round_image_size']} px"
+    lines = [
+        "| network | parameters | CPU, in process | CPU, TFF's worker | CPU, Flower | wall clock, in process "
+        "| memory, in process | memory, TFF's worker |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    columns = (
+        "round_ratio_in_process",
+        "round_ratio_worker",
+        "round_ratio_flower",
+        "round_wall_ratio_in_process",
+        "memory_ratio_in_process",
+        "memory_ratio_worker",
     )
-    return (
-        f"A round of FedAvg ({scale}; median of {measured['round_num_measured']}) took "
-        f"{measured['round_ratio_in_process']:.2f} times the CPU seconds of a bare TensorFlow loop over the "
-        f"same steps in process, and {measured['round_ratio_worker']:.2f} times in TFF's worker "
-        f"(`make bench`, {measured['machine']['cores']} cores, {measured['machine']['device']})."
-    )
+    for name, words in BENCHMARKED.items():
+        suffix = "" if name == "separable" else f"_{name}"
+        cells = [measured.get(f"{column}{suffix}") for column in columns]
+        cells = ["–" if cell is None else f"{cell:.2f}" for cell in cells]
+        if parameters := measured.get(f"round_num_parameters{suffix}"):
+            lines.append(f"| {words} | {parameters:,} | {' | '.join(cells)} |")
+    machine = measured["machine"]
+    remarks = [
+        "A round of FedAvg relative to a bare TensorFlow loop over the same steps (medians; CPU: seconds of "
+        f"all processes; memory: their peaks, above the imports; {measured['round_num_clients']} clients; "
+        f"`make bench`, {machine['cores']} cores, {machine['device']})."
+    ]
+    if refusal := measured.get("worker_as_shipped"):
+        remarks.append(f"TFF's worker runs without its limit on a client's data; as shipped: `{refusal}`.")
+    if per_client := measured.get("clients_scaling_seconds_per_client"):
+        counts, memory = sorted(per_client, key=int), measured["clients_scaling_memory_mb"]
+        remarks.append(
+            f"With {counts[0]} to {int(counts[-1]):,} small clients in a round, a client took "
+            f"{1e3 * min(per_client.values()):.1f} to {1e3 * max(per_client.values()):.1f} ms, and the whole "
+            f"process {min(memory.values()):,} to {max(memory.values()):,} MB."
+        )
+    if seconds := measured.get("aggregation_scaling_seconds"):
+        sizes = sorted(seconds, key=float)
+        remarks.append(
+            f"Models of {', '.join(sizes)} million parameters took "
+            f"{', '.join(f'{seconds[size]:.2g}' for size in sizes)} s a round of one step a client."
+        )
+    lines += ["", " ".join(remarks)]
+    if FIGURE.exists():
+        words = "CPU seconds of a round, time of a small client and peak memory, by network and runtime"
+        lines += ["", f"![{words}]({FIGURE.relative_to(paths.ROOT)})"]
+    return "\n".join(lines)
+
+
+def build_matrix(file: Path) -> str:
+    """Return what runs in process and in TFF's worker as a Markdown table.
+
+    Parameters
+    ----------
+    file : Path
+        ``tests/what_runs.json``: of each group the outcome of each case, by name.
+    """
+    lines = ["| | in process | TFF's worker | |", "|---|---|---|---|"]
+    for group, outcomes in json.loads(file.read_text()).items():
+        cells, refused = [], 0
+        for name, outcome in outcomes.items():
+            checked, _, reason = outcome.partition("; the worker refuses: ")
+            refused += bool(reason)
+            remark = f" (**not in the worker**: {reason})" if reason else " °" * (checked == "closed form")
+            cells.append(f"{name}{remark}")
+        count = len(outcomes)
+        lines.append(
+            f"| **{group}** | {count} of {count} | {count - refused} of {count} | {' · '.join(cells)} |"
+        )
+    lines += [
+        "",
+        "Two rounds of each on both runtimes: weights, metrics and results agree to 1e-5 (°: random, held "
+        "to a mean, a deviation or a bound derived by hand).",
+    ]
+    return "\n".join(lines)
 
 
 def replace_block(text: str, name: str, content: str) -> str:
@@ -88,8 +159,9 @@ def replace_block(text: str, name: str, content: str) -> str:
 
 
 def update_readme() -> None:
-    """Write the results' table and the benchmarks' line into the README."""
+    """Write the results' table, the matrix of what runs and the benchmarks' line into the README."""
     text = replace_block(README.read_text(), "results", build_table(paths.ROOT / "results"))
+    text = replace_block(text, "what runs", build_matrix(paths.ROOT / "tests" / "what_runs.json"))
     costs = paths.ROOT / "benchmarks" / "results.json"
     if costs.exists():
         text = replace_block(text, "benchmarks", build_costs(costs))

@@ -183,11 +183,13 @@ def publish(*folders: str) -> None:
     ----------
     folders : str
         Of ``results``, ``figures`` and ``paper``. Files of an earlier run that this one does not make go
-        away; of the paper only ``thesis.pdf`` is copied.
+        away; of the paper only ``thesis.pdf`` is copied, and of the figures those of notebooks, whose names
+        begin with a number.
     """
     run = paths.output_dir()
+    patterns = {"paper": "thesis.pdf", "figures": "[0-9]*"}
     for name in folders:
-        pattern = "thesis.pdf" if name == "paper" else "[!.]*"
+        pattern = patterns.get(name, "[!.]*")
         made = {path.name: path for path in sorted((run / name).glob(pattern))}
         for file, source in made.items():
             write_atomic(paths.ROOT / name / file, source.read_bytes())

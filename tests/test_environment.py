@@ -14,8 +14,19 @@ PACKAGE = sorted((ROOT / "fedutils").rglob("*.py"))
 LAYERS = (
     ("cli", "notebook", "plots", "profiles", "readme", "reproduce"),
     ("federated", "round_store", "algorithms", "optimizers"),
-    ("keras_tff", "runtime", "program", "interpreter", "stages", "values", "fingerprint", "graphs", "loops")
-    + ("worker", "tff"),
+    (
+        "keras_tff",
+        "runtime",
+        "program",
+        "interpreter",
+        "stages",
+        "values",
+        "fingerprint",
+        "graphs",
+        "loops",
+        "worker",
+        "tff",
+    ),
     ("centralized", "metrics", "runs", "models"),
     ("data", "sources", "preprocess", "partition"),
     ("paths", "results", "errors", "quiet"),

@@ -1,10 +1,11 @@
-"""Adafactor, which TFF itself cannot run, against its paper's formulas."""
+"""Adafactor, which TFF itself cannot run, against its paper's formulas; and schedules of learning rates."""
 
 import numpy as np
 import pytest
 from what_runs import CLIENTS, build_linear_model
 
 from fedutils import runtime
+from fedutils.algorithms import build_process
 from fedutils.optimizers import build_adafactor
 from fedutils.tff import tff
 
@@ -50,7 +51,26 @@ def test_adafactor_on_the_server_follows_the_paper(relative_step):
         np.testing.assert_allclose(found[1], bias, rtol=1e-4, atol=1e-5)
 
 
-def test_a_schedule_can_set_the_learning_rate():
+@pytest.mark.parametrize("algorithm", ["fedavg", "mimelite"])
+@pytest.mark.parametrize("optimizer", ["sgdm", "adafactor"])
+def test_a_schedule_ends_at_rate_zero(algorithm, optimizer):
+    runtime.use("in_process")
+    process = build_process(
+        build_linear_model(),
+        algorithm=algorithm,
+        client_optimizer=optimizer,
+        client_learning_rate=0.1,
+        decay_rounds=1,
+    )
+    states = [process.initialize()]
+    for _ in range(2):
+        states.append(process.next(states[-1], CLIENTS).state)
+    weights = [np.asarray(process.get_model_weights(state).trainable[0]) for state in states]
+    assert np.abs(weights[1] - weights[0]).max() > 1e-3
+    np.testing.assert_array_equal(weights[2], weights[1])
+
+
+def test_the_learning_rate_can_be_set():
     optimizer = build_adafactor(RATE)
     state = optimizer.initialize(())
     changed = optimizer.set_hparams(state, {"learning_rate": 0.25})

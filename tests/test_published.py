@@ -23,6 +23,8 @@ def test_the_readme_shows_what_the_committed_results_say():
     text = readme.README.read_text()
     table = readme.build_table(paths.ROOT / "results")
     assert readme.replace_block(text, "results", table) == text
+    matrix = readme.build_matrix(paths.ROOT / "tests" / "what_runs.json")
+    assert readme.replace_block(text, "what runs", matrix) == text
     costs = readme.build_costs(paths.ROOT / "benchmarks" / "results.json")
     assert readme.replace_block(text, "benchmarks", costs) == text
 

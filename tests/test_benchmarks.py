@@ -1,0 +1,114 @@
+"""What the benchmarks measured is merged, tabulated and drawn, whatever part of it is there."""
+
+import importlib.util
+import json
+import sys
+
+import pytest
+
+from fedutils import paths, readme
+
+BENCHMARKS = paths.ROOT / "benchmarks"
+SEPARABLE = {
+    "machine": {"cores": 2, "device": "CPU"},
+    "round_num_clients": 5,
+    "round_num_parameters": 1234,
+    "round_ratio_in_process": 1.036,
+}
+SCALING = {
+    "clients_scaling_seconds_per_client": {"50": 0.02, "5000": 0.021, "5": 0.022},
+    "clients_scaling_memory_mb": {"5": 600, "50": 601, "5000": 1610},
+    "aggregation_scaling_seconds": {"10": 0.5, "0.1": 0.0123},
+}
+
+
+def load(name, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    spec = importlib.util.spec_from_file_location(f"benchmarks{name}", BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def results(tmp_path):
+    def write(**measured):
+        (tmp_path / "results.json").write_text(json.dumps(measured))
+        return tmp_path / "results.json"
+
+    return write
+
+
+def test_the_table_has_a_dash_for_what_was_not_measured(results):
+    lines = readme.build_costs(results(**SEPARABLE)).splitlines()
+    assert lines[2] == "| separable CNN | 1,234 | 1.04 | – | – | – | – | – |"
+    assert lines[3] == "", "no row for a network that was not measured"
+    assert "2 cores, CPU" in lines[4] and "small clients" not in lines[4]
+
+
+def test_scaling_is_a_sentence_in_the_order_of_the_numbers(results):
+    text = readme.build_costs(results(**SEPARABLE, **SCALING))
+    assert "With 5 to 5,000 small clients in a round, a client took 20.0 to 22.0 ms" in text
+    assert "600 to 1,610 MB" in text
+    assert "Models of 0.1, 10 million parameters took 0.012, 0.5 s a round" in text
+
+
+@pytest.mark.parametrize("extra", [{}, SCALING, {"round_ratio_flower_cnn": 2.0, "memory_ratio_worker": 3.0}])
+def test_the_figure_is_drawn_from_what_is_there(extra, results, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        sys, "argv", ["figure", "--results", str(results(**SEPARABLE, **extra)), "--out", str(tmp_path)]
+    )
+    load("_figure", monkeypatch).main()
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"benchmarks.png", "benchmarks.svg"}
+
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+measured = {measured}
+if not measured:
+    sys.exit("no such luck")
+Path(sys.argv[sys.argv.index("--out") + 1]).write_text(json.dumps(measured))
+"""
+
+
+@pytest.fixture
+def bench(tmp_path, monkeypatch):
+    """Return the runner, over three scripts: `first` measures a, `second` measures b, `third` fails."""
+    runner = load("__main__", monkeypatch)
+    for name, measured in {"first": {"a": 1}, "second": {"b": 2}, "third": {}}.items():
+        (tmp_path / f"{name}.py").write_text(SCRIPT.format(measured=measured))
+    (tmp_path / "_figure.py").touch()
+    monkeypatch.setattr(runner, "HERE", tmp_path)
+    monkeypatch.setattr(runner, "RESULTS", tmp_path / "results.json")
+    monkeypatch.setattr(runner, "OUTPUT", tmp_path / "bench")
+    monkeypatch.setattr(runner, "update_readme", lambda: None)
+
+    def run(*names):
+        monkeypatch.setattr(sys, "argv", ["benchmarks", *names])
+        return runner.main(), json.loads((tmp_path / "results.json").read_text())
+
+    return run
+
+
+def test_some_benchmarks_run_alone_and_other_keys_stay(bench, results):
+    results(a=0, b=0, c=0, runs={"second": {"minutes": 7}})
+    status, merged = bench("first")
+    assert status == 0
+    assert (merged["a"], merged["b"], merged["c"]) == (1, 0, 0)
+    assert merged["runs"]["second"] == {"minutes": 7}
+    assert merged["runs"]["first"].keys() == {"commit", "code_changed", "minutes"}
+
+
+def test_a_failure_keeps_what_was_measured_before_it(bench, capsys):
+    status, merged = bench()
+    assert status == 1
+    assert (merged["a"], merged["b"]) == (1, 2)
+    assert "no such luck" in capsys.readouterr().out
+
+
+def test_an_unknown_benchmark_is_refused(bench, results, capsys):
+    results()
+    with pytest.raises(SystemExit):
+        bench("first", "fourth")
+    assert "found fourth" in capsys.readouterr().err
