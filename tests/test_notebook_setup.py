@@ -33,6 +33,8 @@ def test_the_kernel_is_named_for_its_device_and_sets_what_suits_it(monkeypatch, 
 
 def test_a_notebook_takes_the_precision_of_its_kernel(monkeypatch, capsys):
     monkeypatch.setenv("FEDUTILS_DTYPE_POLICY", "mixed_bfloat16")
+    # Determinism holds for the whole process, and forbids other tests their random numbers.
+    monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)
     try:
         notebook.start(0, tensorflow=True)
         assert keras.config.dtype_policy().name == "mixed_bfloat16"
