@@ -6,7 +6,7 @@ import pytest
 from fedutils import runtime
 from fedutils.errors import InputError
 from fedutils.keras_tff import build_functional_model
-from fedutils.models.layers import StatelessDropout
+from fedutils.models.layers import GroupNormalization, StatelessDropout
 from fedutils.tff import tff
 
 # isort: split
@@ -120,3 +120,54 @@ def test_each_step_of_a_tff_round_has_a_mask_of_its_own():
 def test_two_runs_are_bit_equal():
     runtime.use("in_process")
     np.testing.assert_array_equal(train_recorder(3), train_recorder(3))
+
+
+def run_group_norm(layer, x, dtype="float32"):
+    """Return the layer's output for `x`, and the gradients of a fixed sum of it by `x`, gamma and beta."""
+    layer.build(x.shape)
+    rng = np.random.default_rng(1)
+    for variable in layer.trainable_variables:
+        variable.assign(rng.normal(1.0, 0.5, variable.shape))
+    x = tf.cast(x, dtype)
+    mix = tf.constant(rng.normal(size=x.shape).astype(np.float32))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x)
+        total = tf.reduce_sum(mix * tf.cast(y, tf.float32))
+    return y, tape.gradient(total, [x, *(v.value for v in layer.trainable_variables)])
+
+
+@pytest.mark.parametrize("sides", [(), (1,), (5, 4), (3, 4, 2)])
+@pytest.mark.parametrize("options", [{}, {"groups": 6}, {"groups": 1}, {"center": False}, {"scale": False}])
+def test_group_normalization_is_that_of_keras(sides, options):
+    options = {"groups": 3} | options
+    # A mean far above the deviation: what a variance from squares alone would lose.
+    x = np.random.default_rng(0).normal(30.0, 2.0, (3, *sides, 6)).astype(np.float32)
+    own, expected = (
+        run_group_norm(kind(**options), x) for kind in (GroupNormalization, keras.layers.GroupNormalization)
+    )
+    for one, other in zip(tf.nest.flatten(own), tf.nest.flatten(expected), strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3 * np.abs(other).max())
+
+
+@pytest.mark.parametrize("policy", ["float16", "mixed_bfloat16", "float64"])
+def test_group_normalization_keeps_the_dtype_of_keras(policy):
+    x = np.random.default_rng(0).normal(3.0, 2.0, (2, 5, 4, 6))
+    dtype = keras.DTypePolicy(policy).compute_dtype
+    own, expected = (
+        run_group_norm(kind(3, dtype=policy), x, dtype)[0]
+        for kind in (GroupNormalization, keras.layers.GroupNormalization)
+    )
+    assert own.dtype == expected.dtype == dtype
+    np.testing.assert_allclose(tf.cast(own, "float64"), tf.cast(expected, "float64"), rtol=0.02, atol=0.02)
+
+
+def test_group_normalization_takes_any_size_and_is_loaded(tmp_path):
+    inputs = keras.Input((None, None, 6))
+    model = keras.Model(inputs, GroupNormalization(2)(inputs))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert type(loaded.layers[-1]) is GroupNormalization
+    x = np.random.default_rng(0).normal(size=(2, 4, 3, 6)).astype(np.float32)
+    np.testing.assert_array_equal(loaded(x), model(x))

@@ -28,11 +28,11 @@ TABLE = sorted(CASES, key=lambda key: GROUPS.index(key[0]))
 
 @pytest.fixture(scope="module")
 def both():
-    gc.disable()  # it would take a fifth of the time to go through TensorFlow's graphs again and again
+    gc.freeze()  # going through all that was imported, again and again, would take a fifth of the time
     with pytest.MonkeyPatch.context() as monkeypatch:
         yield start_runtimes(monkeypatch)
         runtime.use("in_process")  # stops the worker
-    gc.enable()
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import re
+import weakref
 from collections import OrderedDict
 
 import numpy as np
@@ -110,8 +111,9 @@ def start_runtimes(monkeypatch):
     def compile_once(computation):
         key = id(computation)
         if key not in compiled:
-            compiled[key] = computation, compile_computation(computation)  # kept, so that ids stay
-        return compiled[key][1]
+            compiled[key] = compile_computation(computation)
+            weakref.finalize(computation, compiled.pop, key)
+        return compiled[key]
 
     for module in (program, runtime):
         monkeypatch.setattr(module, "compile_computation", compile_once)

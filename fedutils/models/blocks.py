@@ -22,6 +22,7 @@ import math
 import keras
 
 from fedutils.errors import InputError
+from fedutils.models.layers import GroupNormalization
 
 NORMALISATIONS = ("group", "instance", "batch", "none")
 UPSAMPLINGS = ("transpose", "nearest", "linear")
@@ -75,7 +76,7 @@ def normalise(x, kind: str, name: str):
             f"layer {name}: expected at least 2 values to normalise together, found 1 ({kind} normalisation, "
             f"{channels} channels of size {'x'.join(map(str, sides))}); use larger images or fewer levels"
         )
-    return keras.layers.GroupNormalization(groups, name=name)(x)
+    return GroupNormalization(groups, name=name)(x)
 
 
 @keras.saving.register_keras_serializable(package="fedutils")

@@ -106,7 +106,7 @@ def build_separable_cnn(
     keras.Model
         float32 (B, height, width, channels) in [0, 1] to float32 logits (B, num_classes).
     """
-    from fedutils.models.layers import StatelessDropout
+    from fedutils.models.layers import GroupNormalization, StatelessDropout
 
     seeds = iter(range(seed * 1000, seed * 1000 + 1000))
 
@@ -125,17 +125,17 @@ def build_separable_cnn(
             depthwise_initializer=keras.initializers.HeNormal(seed=next(seeds)),
             pointwise_initializer=keras.initializers.HeNormal(seed=next(seeds)),
         )(x)
-        return keras.layers.GroupNormalization(groups)(x)
+        return GroupNormalization(groups)(x)
 
     inputs = keras.Input(input_shape)
     x = keras.layers.Rescaling(2.0, offset=-1.0)(inputs)  # [0, 1] to [-1, 1]
     x = conv(widths[0], 3, strides=2)(x)
-    x = keras.layers.ReLU()(keras.layers.GroupNormalization(groups)(x))
+    x = keras.layers.ReLU()(GroupNormalization(groups)(x))
     for width in widths[1:]:
         # Every other pixel, then 1x1: what a strided 1x1 convolution gives. That one's gradient writes past
         # its memory in TensorFlow 2.21 (oneDNN) where 8 channels enter.
         every_other = keras.layers.MaxPooling2D(1, strides=2)(x)
-        shortcut = keras.layers.GroupNormalization(groups)(conv(width, 1, strides=1)(every_other))
+        shortcut = GroupNormalization(groups)(conv(width, 1, strides=1)(every_other))
         x = keras.layers.ReLU()(separable(x, width))
         x = separable(x, width)
         x = keras.layers.MaxPooling2D(3, 2, padding="same")(x)

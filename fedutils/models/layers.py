@@ -1,4 +1,4 @@
-"""Layers that keep no state, so that they work inside a TFF training loop.
+"""Layers of the models: none of them keeps a state, so that they work inside a TFF training loop.
 
 TFF carries only a model's trainable weights from one step to the next. Keras 3's own Dropout
 counts its steps in a variable, which TFF discards: it would draw the same mask at every step.
@@ -76,3 +76,44 @@ class StatelessDropout(keras.layers.Layer):
     def get_config(self):
         """Return the configuration that rebuilds the layer."""
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}
+
+
+@keras.saving.register_keras_serializable(package="fedutils")
+class GroupNormalization(keras.layers.GroupNormalization):
+    """Keras's GroupNormalization [1]_ over the last axis: same function and weights, less time on a CPU.
+
+    Keras takes the moments of a tensor of one more axis, which TensorFlow does slowly on a CPU; with small
+    convolutions that is most of a training step. Here the moments are taken of each channel and then, of a
+    few numbers, of each group, by the law of total variance.
+
+    Takes float (B, *sides, channels) and gives the same shape; the arguments are those of Keras's layer,
+    without ``axis``.
+
+    References
+    ----------
+    .. [1] Y. Wu and K. He, "Group Normalization", ECCV 2018.
+    """
+
+    def call(self, inputs):
+        """Return `inputs` with every group of channels normalised, then scaled and shifted."""
+        ops, channels = keras.ops, inputs.shape[-1]
+        x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
+        sides = tuple(range(1, len(inputs.shape) - 1))
+        mean = ops.mean(x, axis=sides, keepdims=True)
+        # The gradient by way of the mean is zero here, since deviations from it add up to zero.
+        variance = ops.mean(ops.square(x - ops.stop_gradient(mean)), axis=sides, keepdims=True)
+
+        def average(values):
+            grouped = ops.reshape(values, (-1, *(1 for _ in sides), self.groups, channels // self.groups))
+            return ops.reshape(
+                ops.repeat(ops.mean(grouped, axis=-1), channels // self.groups, axis=-1), ops.shape(values)
+            )
+
+        centre = average(mean)
+        scale = ops.rsqrt(average(variance + ops.square(mean - centre)) + self.epsilon)
+        if self.scale:
+            scale = scale * ops.cast(self.gamma, x.dtype)
+        shift = -centre * scale
+        if self.center:
+            shift = shift + ops.cast(self.beta, x.dtype)
+        return ops.cast(x * scale + shift, self.compute_dtype)
