@@ -59,7 +59,7 @@ def use(runtime, devices=None, *, concurrent_clients=None, jit_compile=None):
         server is on the first. By default every GPU, or the CPU where there is none.
     concurrent_clients : int, optional
         Clients that train at a time; more of them need more memory. By default one a device, and
-        on a CPU one for every two cores, at most 8. The result does not depend on it.
+        on a CPU one a core, at most 8. The result does not depend on it.
     jit_compile : bool, optional
         Compile the training steps by XLA: for GPUs, since on a CPU convolutions become slower. By default
         not, unless ``FEDUTILS_JIT_COMPILE`` is 1, as in the kernel that ``make kernel`` makes on a GPU.
