@@ -3,13 +3,14 @@
 Prints one JSON line. A ratio is CPU seconds (or wall seconds) of a round of weighted FedAvg, those of TFF's
 worker included, over those of a TensorFlow loop over the same data with the same steps: each client's SGD
 from the global weights, then the weighted mean. Rounds and loops alternate, so that a change of the machine's
-load meets both; the median of the pairs counts. The loop calls one traced step a batch: a whole client in one
-traced function, the other way to write it, was slower.
+load meets both; the median of the pairs counts, and of short rounds more are measured. The loop calls one
+traced step a batch: a whole client in one traced function, the other way to write it, was slower.
 
 Keys without a model's name are the separable network's. The worker runs with its limit of 100 MB lifted.
 """
 
 import statistics
+import time
 
 import _common
 import _tasks
@@ -28,11 +29,12 @@ def compare(model, runtime_name, num_rounds, options):
     if difference > 1e-4:
         raise RuntimeError(f"the round and the loop end {difference} apart: not the same steps")
     worker, rounds, loops = runtime.worker_pid(), [], []
-    for number in range(num_rounds):
+    started = time.monotonic()
+    while len(rounds) < num_rounds or time.monotonic() - started < options.seconds:
         rounds.append(_common.measure(federated, worker))
         loops.append(_common.measure(bare))
         seconds = "{:.2f} CPU s, {:.2f} s; loop {:.2f} CPU s, {:.2f} s".format(*rounds[-1], *loops[-1])
-        _common.report(f"{model}, {runtime_name}, {number + 1} of {num_rounds}: round {seconds}")
+        _common.report(f"{model}, {runtime_name}, {len(rounds)}: round {seconds}")
     pairs = list(zip(rounds, loops, strict=True))
     measured = {
         "ratio": round(statistics.median(f[0] / b[0] for f, b in pairs), 3),
@@ -45,15 +47,16 @@ def compare(model, runtime_name, num_rounds, options):
     }
     result = {f"round_{key}_{runtime_name}": value for key, value in measured.items()}
     result |= {f"round_{key}": value for key, value in _tasks.describe(model, task, options).items()}
-    return _common.add_suffix(result | {"round_num_measured": num_rounds}, model)
+    return _common.add_suffix(result | {"round_num_measured": len(rounds)}, model)
 
 
 def main():
     parser = _common.build_parser(__doc__)
     parser.add_argument("--model", nargs="+", choices=_tasks.MODELS, default=_tasks.MODELS)
     parser.add_argument("--runtime", nargs="+", choices=_tasks.RUNTIMES, default=_tasks.RUNTIMES)
-    parser.add_argument("--rounds", type=int, default=5, help="measured rounds of a model of images")
-    parser.add_argument("--volume-rounds", type=int, default=3, help="measured rounds of unet3d")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds of a model of images, at least")
+    parser.add_argument("--volume-rounds", type=int, default=3, help="rounds of unet3d, at least")
+    parser.add_argument("--seconds", type=float, default=40, help="of measuring a model, at least")
     _tasks.add_size_arguments(parser)
     options = parser.parse_args()
     result = {}

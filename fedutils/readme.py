@@ -110,6 +110,11 @@ def build_costs(file: Path) -> str:
             f"{1e3 * min(per_client.values()):.1f} to {1e3 * max(per_client.values()):.1f} ms, and the whole "
             f"process {min(memory.values()):,} to {max(memory.values()):,} MB."
         )
+    for network, seconds in measured.get("concurrency_wall_seconds", {}).items():
+        if words := BENCHMARKED.get(network):
+            memory = measured["concurrency_memory_mb"][network]
+            one, two = (f"{seconds[n]:.1f} s and {memory[n]:,} MB" for n in ("1", "2"))
+            remarks.append(f"One client of the {words} at a time took {one} a round, two took {two}.")
     if seconds := measured.get("aggregation_scaling_seconds"):
         sizes = sorted(seconds, key=float)
         remarks.append(

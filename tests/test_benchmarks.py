@@ -53,6 +53,16 @@ def test_scaling_is_a_sentence_in_the_order_of_the_numbers(results):
     assert "Models of 0.1, 10 million parameters took 0.012, 0.5 s a round" in text
 
 
+def test_clients_side_by_side_are_a_sentence_a_network(results):
+    seconds = {"cnn": {"1": 1.41, "2": 1.25}, "cnn_one_thread": {"1": 9.0, "2": 8.0}}
+    memory = {"cnn": {"1": 254, "2": 1372}, "cnn_one_thread": {"1": 7, "2": 6}}
+    text = readme.build_costs(
+        results(**SEPARABLE, concurrency_wall_seconds=seconds, concurrency_memory_mb=memory)
+    )
+    expected = "two-convolution CNN at a time took 1.4 s and 254 MB a round, two took 1.2 s and 1,372 MB."
+    assert text.count("at a time took") == 1 and expected in text
+
+
 @pytest.mark.parametrize("extra", [{}, SCALING, {"round_ratio_flower_cnn": 2.0, "memory_ratio_worker": 3.0}])
 def test_the_figure_is_drawn_from_what_is_there(extra, results, tmp_path, monkeypatch):
     monkeypatch.setattr(
