@@ -1,4 +1,4 @@
-"""The command line: ``fedutils reproduce``, ``fedutils data phantom`` and ``fedutils kernel``."""
+"""The command line: ``fedutils reproduce``, ``fedutils data phantom|audit`` and ``fedutils kernel``."""
 
 import argparse
 import sys
@@ -24,6 +24,24 @@ def _phantom(options: argparse.Namespace) -> int:
     return 0
 
 
+def _audit(options: argparse.Namespace) -> int:
+    from fedutils.data.audit import audit_folder
+    from fedutils.data.audit_report import find_pictures, write_report
+    from fedutils.data.hashes import NEAR_BITS
+    from fedutils.paths import output_dir
+    from fedutils.results import to_json
+
+    distance = NEAR_BITS if options.distance is None else options.distance
+    audit = audit_folder(options.folder, skip_bad=options.skip_bad, keep=options.keep, distance=distance)
+    out = options.out or output_dir() / "audit" / audit.name
+    report = write_report(audit, out, find_pictures(options.folder, audit.layout))
+    if options.json:
+        print(to_json(audit.to_plain()), end="")
+    else:
+        print(f"{audit.describe()}\nreport: {report}")
+    return audit.status
+
+
 def _kernel(options: argparse.Namespace) -> int:
     from fedutils.notebook import register_kernel
 
@@ -45,7 +63,9 @@ def build_parser() -> argparse.ArgumentParser:
     kernel = commands.add_parser("kernel", help="register a Jupyter kernel named for this machine's device")
     kernel.set_defaults(call=_kernel)
 
-    data = commands.add_parser("data", help="make data").add_subparsers(required=True, metavar="KIND")
+    data = commands.add_parser("data", help="make or check data").add_subparsers(
+        required=True, metavar="KIND"
+    )
     phantom = data.add_parser("phantom", help="write the phantom: BraTS cases and 4-class slices")
     phantom.add_argument("--out", type=Path, required=True, help="folder to write")
     phantom.add_argument("--cases", type=int, default=10, help="BraTS-like cases")
@@ -55,6 +75,22 @@ def build_parser() -> argparse.ArgumentParser:
     phantom.add_argument("--size", type=int, default=256, help="side of a slice, in pixels")
     phantom.add_argument("--seed", type=int, default=7)
     phantom.set_defaults(call=_phantom)
+
+    audit = data.add_parser(
+        "audit",
+        help="look for leaks, copies, shortcuts and odd images; exit status 0 clean, 1 leak, 2 bad input",
+    )
+    audit.add_argument(
+        "folder", type=Path, metavar="DIR", help="a data set in any layout that fedutils reads"
+    )
+    audit.add_argument("--out", type=Path, help="folder of report.html, report.json and split.csv")
+    audit.add_argument("--json", action="store_true", help="print the report as JSON")
+    audit.add_argument("--skip-bad", action="store_true", help="go on after files that cannot be read")
+    audit.add_argument(
+        "--keep", default="testing", help="side that split.csv keeps whole: testing (default) or training"
+    )
+    audit.add_argument("--distance", type=int, help="bits of 64 in which near copies may differ")
+    audit.set_defaults(call=_audit)
     return parser
 
 

@@ -112,3 +112,36 @@ def test_real_images(real_data):
         assert len(files) == len(labels) == expected
     image = brain_mri.prepare_slice(brain_mri.read_image(files[0]), 96)
     assert image.shape == (96, 96, 1) and 0 <= image.min() < image.max() <= 1
+
+
+def make_older(root):
+    """Rename the class folders to the older form."""
+    older = ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor")
+    names = dict(zip(CLASSES, older, strict=True))
+    for split in ("Training", "Testing"):
+        for new, old in names.items():
+            (root / split / new).rename(root / split / old)
+
+
+def test_the_older_form_gives_the_same_labels(kaggle):
+    before = load(kaggle)
+    make_older(kaggle)
+    (kaggle / "Training" / "no_tumor" / "Tr_0.png").rename(kaggle / "Training" / "no_tumor" / "image (1).png")
+    images = load(kaggle)
+    assert np.array_equal(images.y, before.y) and fingerprint(images) != ""
+    assert sorted(images.digests) == sorted(before.digests)
+    assert [p.parent.name for p in images.paths[12:18]] == ["no_tumor"] * 6
+
+
+def test_the_older_form_with_an_empty_class(kaggle):
+    make_older(kaggle)
+    for path in (kaggle / "Training" / "no_tumor").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(InputError, match="no_tumor: expected readable images, found none"):
+        load(kaggle, skip_bad=True)
+
+
+def test_a_mixture_of_both_forms_is_refused(kaggle):
+    (kaggle / "Testing" / "no_tumor").mkdir()
+    with pytest.raises(InputError, match="one form, found both glioma and no_tumor"):
+        load(kaggle)

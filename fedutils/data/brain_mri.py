@@ -1,4 +1,7 @@
-"""The "Brain Tumor MRI Dataset" layout: ``Training|Testing/{glioma,meningioma,notumor,pituitary}/*.jpg``."""
+"""The "Brain Tumor MRI Dataset" layout: ``Training|Testing/{glioma,meningioma,notumor,pituitary}/*.jpg``.
+
+Its older form is read too: ``glioma_tumor/gg (1).jpg``, ``no_tumor`` and so on, of any size.
+"""
 
 import hashlib
 from dataclasses import dataclass
@@ -8,11 +11,13 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from tqdm.auto import tqdm
 
+from fedutils.data.image_record import ImageRecord, record_image
 from fedutils.errors import InputError
 from fedutils.preprocess import prepare_slice
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 SPLITS = ("Training", "Testing")
+_OLDER = ("glioma_tumor", "meningioma_tumor", "no_tumor", "pituitary_tumor")  # in the order of CLASSES
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 
@@ -32,6 +37,8 @@ class ImageSet:
         Hash of each image's decoded grey pixels: two files with the same hash show the same picture.
     skipped : tuple of Path
         Files that could not be read and were left out because the caller asked for that.
+    records : tuple of ImageRecord
+        What `fedutils.data.image_audit.audit_images` needs of each image, kept so that nothing is decoded twice.
     """
 
     x: np.ndarray
@@ -39,6 +46,7 @@ class ImageSet:
     paths: tuple[Path, ...]
     digests: tuple[str, ...]
     skipped: tuple[Path, ...] = ()
+    records: tuple[ImageRecord, ...] = ()
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -52,7 +60,26 @@ class ImageSet:
             tuple(self.paths[i] for i in indices),
             tuple(self.digests[i] for i in indices),
             self.skipped,
+            tuple(self.records[i] for i in indices) if self.records else (),
         )
+
+
+def find_classes(root: Path) -> tuple[str, ...]:
+    """Return the names of the class folders in `root`, in the order of `CLASSES`; empty if there is none.
+
+    Raises
+    ------
+    InputError
+        If some have the names of `CLASSES` and some those of the older form.
+    """
+    names = {path.name for split in SPLITS for path in (Path(root) / split).glob("*") if path.is_dir()}
+    forms = [form for form in (CLASSES, _OLDER) if names & set(form)]
+    if len(forms) > 1:
+        raise InputError(
+            f"{root}: expected class folders of one form, found both {min(names & set(CLASSES))} and "
+            f"{min(names & set(_OLDER))}; keep the two data sets apart"
+        )
+    return forms[0] if forms else ()
 
 
 def list_images(root: Path, split: str) -> tuple[list[Path], np.ndarray]:
@@ -80,7 +107,7 @@ def list_images(root: Path, split: str) -> tuple[list[Path], np.ndarray]:
     if split not in SPLITS:
         raise InputError(f"split: expected one of {', '.join(SPLITS)}, found {split!r}")
     files, labels = [], []
-    for label, name in enumerate(CLASSES):
+    for label, name in enumerate(find_classes(root) or CLASSES):
         folder = Path(root) / split / name
         if not folder.is_dir():
             raise InputError(
@@ -139,7 +166,7 @@ def load_images(
     """
     files, labels = list_images(root, split)
     x = np.empty((len(files), size, size, 1), np.float32)
-    digests, kept, skipped = [], [], []
+    records, kept, skipped = [], [], []
     bar = tqdm(files, desc=f"read {split}", unit="image", disable=not progress)
     for i, path in enumerate(bar):
         try:
@@ -150,16 +177,16 @@ def load_images(
             skipped.append(path)
             continue
         x[len(kept)] = prepare_slice(image, size)
-        grey = np.asarray(image.convert("L"))
-        digests.append(hashlib.sha256(repr(grey.shape).encode() + grey.tobytes()).hexdigest()[:16])
+        records.append(record_image(path, image))
         kept.append(i)
     y = labels[kept]
-    for label, name in enumerate(CLASSES):
+    for label in range(len(CLASSES)):
         if not np.any(y == label):
-            raise InputError(
-                f"{Path(root) / split / name}: expected readable images, found none; replace its files"
-            )
-    return ImageSet(x[: len(kept)], y, tuple(files[i] for i in kept), tuple(digests), tuple(skipped))
+            folder = files[int(np.argmax(labels == label))].parent
+            raise InputError(f"{folder}: expected readable images, found none; replace its files")
+    digests = tuple(record.digest for record in records)
+    kept_files = tuple(files[i] for i in kept)
+    return ImageSet(x[: len(kept)], y, kept_files, digests, tuple(skipped), tuple(records))
 
 
 def split_validation(images: ImageSet, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -19,7 +19,8 @@ class Volume:
     Attributes
     ----------
     images : dict of str to (X, Y, Z)
-        By modality. As stored (int16, uint8 or float32); float32 if the file asks for scaling.
+        By modality. As stored (int16, uint8 or float32); float32 if the file asks for scaling. Read-only
+        views in the order of the file: copy before writing.
     mask : uint8 (X, Y, Z), optional
         The labels of the layout: 0, 1, 2, 4 in BraTS; 0 and 1 in kaggle_3m.
     affine : float64 (4, 4), optional
@@ -36,7 +37,7 @@ class Volume:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Number of voxels along each axis."""
-        return next(iter(self.images.values())).shape
+        return next(iter(self.images.values()), self.mask).shape  # a mask alone has one too
 
     @property
     def spacing(self) -> tuple[float, float, float] | None:
