@@ -16,19 +16,32 @@ import numpy as np
 from fedutils import paths
 from fedutils.results import code_fingerprint, to_json, versions, write_atomic
 
-# Faces and ground: nothing in these files changes what a training step computes.
+# Faces, ground, and what only looks at data: nothing in these files changes what a training step computes.
 _NOT_TRAINING = {
+    "audit",
+    "audit_report",
+    "case_audit",
+    "case_table",
     "cli",
     "errors",
+    "explorer",
+    "figure_box",
+    "heterogeneity",
+    "image_audit",
+    "image_table",
     "metrics",
+    "odd_images",
     "paths",
     "plots",
+    "plots_data",
     "profiles",
     "quiet",
     "readme",
     "reproduce",
     "results",
+    "shortcuts",
     "sources",
+    "viewers",
 }
 _TRAINING_CODE = tuple(
     str(path.relative_to(paths.PACKAGE).with_suffix(""))

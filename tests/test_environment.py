@@ -12,7 +12,18 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = sorted((ROOT / "fedutils").rglob("*.py"))
 # Who may import whom: a file imports only from its own layer or from those after it.
 LAYERS = (
-    ("cli", "notebook", "plots", "profiles", "readme", "reproduce"),
+    (
+        "cli",
+        "explorer",
+        "figure_box",
+        "notebook",
+        "plots",
+        "plots_data",
+        "profiles",
+        "readme",
+        "reproduce",
+        "viewers",
+    ),
     ("federated", "round_store", "algorithms", "optimizers"),
     (
         "keras_tff",
@@ -28,7 +39,16 @@ LAYERS = (
         "tff",
     ),
     ("centralized", "metrics", "runs", "models"),
-    ("data", "sources", "preprocess", "partition"),
+    (
+        "data",
+        "heterogeneity",
+        "partition",
+        "partition_attributes",
+        "partition_quantity",
+        "partition_units",
+        "preprocess",
+        "sources",
+    ),
     ("paths", "results", "errors", "quiet"),
 )
 
