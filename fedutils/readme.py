@@ -122,6 +122,16 @@ def build_costs(file: Path) -> str:
             f"{', '.join(f'{seconds[size]:.2g}' for size in sizes)} s a round of one step a client."
         )
     lines += ["", " ".join(remarks)]
+    if ratio := measured.get("load_case_ratio"):
+        lines += [
+            "",
+            f"Reading a case ({measured['load_case_source']}) and preparing it took {ratio:.2f} times the "
+            "seconds of decompressing its files, and the plain nibabel route "
+            f"{measured['load_case_nibabel_ratio']:.1f} times ours; an epoch from the cache took "
+            f"{measured['cached_epoch_ratio']:.2f} times reading the same bytes by `numpy.fromfile`; "
+            f"{measured['prepare_num_cases']} cases took "
+            f"{measured['prepare_memory_ratio']:.2f} times the memory of two.",
+        ]
     if FIGURE.exists():
         words = "CPU seconds of a round, time of a small client and peak memory, by network and runtime"
         lines += ["", f"![{words}]({FIGURE.relative_to(paths.ROOT)})"]

@@ -63,6 +63,20 @@ def test_clients_side_by_side_are_a_sentence_a_network(results):
     assert text.count("at a time took") == 1 and expected in text
 
 
+def test_the_input_pipeline_is_a_paragraph(results):
+    pipeline = {
+        "load_case_source": "BraTS 2020",
+        "load_case_ratio": 1.404,
+        "load_case_nibabel_ratio": 2.81,
+        "cached_epoch_ratio": 0.64,
+        "prepare_num_cases": 8,
+        "prepare_memory_ratio": 1.02,
+    }
+    lines = readme.build_costs(results(**SEPARABLE, **pipeline)).splitlines()
+    (line,) = [line for line in lines if "BraTS 2020" in line]
+    assert "1.40 times the seconds" in line and "2.8 times ours" in line and "8 cases took 1.02 times" in line
+
+
 @pytest.mark.parametrize("extra", [{}, SCALING, {"round_ratio_flower_cnn": 2.0, "memory_ratio_worker": 3.0}])
 def test_the_figure_is_drawn_from_what_is_there(extra, results, tmp_path, monkeypatch):
     monkeypatch.setattr(

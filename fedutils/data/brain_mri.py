@@ -38,7 +38,7 @@ class ImageSet:
     skipped : tuple of Path
         Files that could not be read and were left out because the caller asked for that.
     records : tuple of ImageRecord
-        What `fedutils.data.image_audit.audit_images` needs of each image, kept so that nothing is decoded twice.
+        What `fedutils.data.image_audit.audit_images` needs of each image, so that nothing is decoded twice.
     """
 
     x: np.ndarray
