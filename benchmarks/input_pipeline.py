@@ -31,11 +31,10 @@ def find_cases(num_phantoms):
     """Return real cases (none if there are no data) and those of the phantom."""
     from fedutils import paths
     from fedutils.data.brats import list_brats
-    from fedutils.data.phantom import ensure_brats
     from fedutils.errors import InputError
+    from fedutils.sources import ensure_phantom_cases
 
-    folder = paths.BUILD / "data" / f"phantom-brats-{num_phantoms}-{PHANTOM_VOXEL_MM}"
-    phantoms = list_brats(ensure_brats(folder, num_phantoms, voxel_mm=PHANTOM_VOXEL_MM))
+    phantoms = list_brats(ensure_phantom_cases(num_phantoms, PHANTOM_VOXEL_MM))
     try:
         return list_brats(paths.data_dir() / "brats2020"), phantoms
     except InputError:

@@ -18,7 +18,11 @@ from fedutils import paths
 from fedutils.metrics import softmax
 from fedutils.results import write_atomic
 
+PLANES = ("sagittal", "coronal", "axial")  # by the axis that the plane cuts
+# What stands at the left, right, bottom and top of each plane: the patient's left is on the left.
+PLANE_LETTERS = (("P", "A", "I", "S"), ("L", "R", "I", "S"), ("L", "R", "P", "A"))
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+LABEL_COLOURS = {1: COLOURS[5], 2: COLOURS[4], 3: COLOURS[4], 4: COLOURS[6]}  # of a mask of BraTS
 
 
 def use_style() -> None:
@@ -89,8 +93,6 @@ def plot_planes(volume: np.ndarray, labels: np.ndarray, spacing: tuple[float, fl
     where = np.argwhere(labels > 0) if labels.any() else np.argwhere(volume > volume.mean())
     middle = np.round(where.mean(axis=0)).astype(int)
     top = np.percentile(volume, 99.8)
-    names = ("sagittal", "coronal", "axial")
-    letters = (("P", "A", "I", "S"), ("L", "R", "I", "S"), ("L", "R", "P", "A"))
     fig, axes = plt.subplots(1, 3, figsize=(7.2, 2.9))
     mask = np.ma.masked_equal(labels, 0)
     for axis in (2, 1, 0):
@@ -104,16 +106,18 @@ def plot_planes(volume: np.ndarray, labels: np.ndarray, spacing: tuple[float, fl
             picture = np.take(array, middle[axis], axis=axis).T
             ax.imshow(picture, origin="lower", extent=extent, **options)
         position = middle[axis] * spacing[axis]
-        ax.set_title(f"{names[axis]}, {position:.0f} mm")
+        ax.set_title(f"{PLANES[axis]}, {position:.0f} mm")
         ax.set_xlabel("mm")
         ax.grid(False)
-        for x, y, letter in zip((0.03, 0.97, 0.5, 0.5), (0.5, 0.5, 0.04, 0.96), letters[axis], strict=True):
+        for x, y, letter in zip(
+            (0.03, 0.97, 0.5, 0.5), (0.5, 0.5, 0.04, 0.96), PLANE_LETTERS[axis], strict=True
+        ):
             ax.text(x, y, letter, transform=ax.transAxes, color="w", ha="center", va="center", fontsize=8)
     return fig
 
 
 def _label_colours():
-    return matplotlib.colors.ListedColormap(["#000000", COLOURS[5], COLOURS[4], COLOURS[4], COLOURS[6]])
+    return matplotlib.colors.ListedColormap(["#000000", *(LABEL_COLOURS[label] for label in range(1, 5))])
 
 
 def plot_steps(steps: dict[str, np.ndarray]) -> Figure:
@@ -134,27 +138,6 @@ def plot_steps(steps: dict[str, np.ndarray]) -> Figure:
         bottom.set_yticks([], minor=True)
         bottom.set_xlabel("grey value")
     return fig
-
-
-def plot_partition(counts: np.ndarray, class_names: tuple[str, ...], ax: Axes | None = None) -> Axes:
-    """Draw who holds what: one stacked bar a hospital.
-
-    Parameters
-    ----------
-    counts : int (clients, classes)
-    class_names : tuple of str
-    ax : Axes, optional
-    """
-    ax = _axis(ax)
-    left = np.zeros(len(counts))
-    names = [f"hospital {k + 1}" for k in range(len(counts))]
-    for c, name in enumerate(class_names):
-        ax.barh(names, counts[:, c], left=left, color=COLOURS[c], label=name)
-        left += counts[:, c]
-    ax.invert_yaxis()
-    ax.grid(axis="y", visible=False)
-    ax.set_xlabel("images")
-    return ax
 
 
 def plot_curves(

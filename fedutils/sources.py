@@ -5,6 +5,7 @@ import hashlib
 from pathlib import Path
 
 from fedutils import paths
+from fedutils.data.case import Case
 from fedutils.errors import InputError
 
 SOURCES = ("phantom", "brain_mri")
@@ -35,29 +36,32 @@ def locate_brain_mri(source: str, *, phantom_training: int, phantom_testing: int
     raise InputError(f"data: expected one of {', '.join(SOURCES)}, found {source!r}; mend the profile")
 
 
-def locate_brats_case(source: str, *, voxel_mm: float) -> dict[str, Path]:
-    """Return the files of one BraTS 2020 case by modality (t1, t1ce, t2, flair) and ``seg``.
+def ensure_phantom_cases(num_cases: int, voxel_mm: float) -> Path:
+    """Return a folder of phantom cases in BraTS 2020 layout, made under ``build/data`` the first time."""
+    from fedutils.data.phantom import ensure_brats
+
+    return ensure_brats(
+        paths.BUILD / "data" / f"phantom-brats-{num_cases}-{voxel_mm}", num_cases, voxel_mm=voxel_mm
+    )
+
+
+def find_brats_case(source: str, *, voxel_mm: float) -> tuple[Case, str]:
+    """Return one case in BraTS 2020 layout, and where it really comes from: ``brats2020`` or ``phantom``.
 
     Parameters
     ----------
     source : str
-        ``phantom`` (made under ``build/data``) or ``brain_mri``: the first case of
-        ``FEDUTILS_DATA/brats2020``, or the phantom's if there is none.
+        ``phantom``, or ``brain_mri``: the first case of ``FEDUTILS_DATA/brats2020``, or the phantom's if
+        there is none.
     voxel_mm : float
         Side of the phantom's voxels, in mm.
     """
-    root = paths.data_dir() / "brats2020" if source == "brain_mri" else None
-    if root is None or not root.is_dir():
-        from fedutils.data.phantom import ensure_brats
+    from fedutils.data.brats import list_brats
 
-        root = paths.BUILD / "data" / f"phantom-brats-1-{voxel_mm}"
-        ensure_brats(root, 1, voxel_mm=voxel_mm)
-    folder = min(path for path in root.iterdir() if path.is_dir())
-    files = {path.name.split(".")[0].rsplit("_", 1)[-1]: path for path in sorted(folder.glob("*.nii*"))}
-    wanted = {"t1", "t1ce", "t2", "flair", "seg"}
-    if missing := wanted - files.keys():
-        raise InputError(f"{folder}: expected t1, t1ce, t2, flair and seg, found no {', '.join(missing)}")
-    return files
+    root = paths.data_dir() / "brats2020" if source == "brain_mri" else None
+    if root is not None and root.is_dir():
+        return list_brats(root)[0], "brats2020"
+    return list_brats(ensure_phantom_cases(1, voxel_mm))[0], "phantom"
 
 
 @functools.cache

@@ -22,7 +22,7 @@ from fedutils.data.case import Case, Volume
 from fedutils.errors import InputError
 from fedutils.explorer import PartitionExplorer, explore_partition
 from fedutils.figure_box import FigureBox
-from fedutils.plots import COLOURS
+from fedutils.plots import COLOURS, LABEL_COLOURS, PLANE_LETTERS, PLANES
 
 __all__ = [
     "CaseViewer",
@@ -32,11 +32,8 @@ __all__ = [
     "view_case_3d",
 ]
 
-PLANES = ("sagittal", "coronal", "axial")  # by the axis that the plane cuts
 CONVENTIONS = ("patient's left on the left", "patient's left on the right")
-_LETTERS = (("P", "A", "I", "S"), ("L", "R", "I", "S"), ("L", "R", "P", "A"))
 _REGIONS = {1: "necrotic core", 2: "oedema", 4: "enhancing tumour"}
-_COLOURS = {1: COLOURS[5], 2: COLOURS[4], 3: COLOURS[4], 4: COLOURS[6]}  # as in plots.plot_planes
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,9 @@ class CaseViewer(FigureBox):
             for artist in (plane.image, plane.mask, *plane.lines, *plane.letters, plane.ax.title)
         )
         names = _REGIONS if len(found) and found.max() > 1 else {1: "tumour"}
-        handles = [Patch(color=_COLOURS.get(v, COLOURS[4]), label=names.get(v, f"label {v}")) for v in found]
+        handles = [
+            Patch(color=LABEL_COLOURS.get(v, COLOURS[4]), label=names.get(v, f"label {v}")) for v in found
+        ]
         if handles:
             figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
         super().__init__(figure, controls)
@@ -128,7 +127,7 @@ class CaseViewer(FigureBox):
             letters = tuple(
                 ax.text(x, y, letter, transform=ax.transAxes, color="w", ha="center", va="center", bbox=shade)
                 for x, y, letter in zip(
-                    (0.04, 0.96, 0.5, 0.5), (0.5, 0.5, 0.05, 0.95), _LETTERS[axis], strict=True
+                    (0.04, 0.96, 0.5, 0.5), (0.5, 0.5, 0.05, 0.95), PLANE_LETTERS[axis], strict=True
                 )
             )
             ax.set_xlabel("mm" if self._spacing else "voxels")
@@ -159,7 +158,7 @@ class CaseViewer(FigureBox):
                 plane.ax.set_xlim(extent[:2][::-1] if mirrored else extent[:2])
                 self.forget()
             for text, letter in zip(
-                plane.letters, _LETTERS[axis][:2][:: -1 if mirrored else 1], strict=False
+                plane.letters, PLANE_LETTERS[axis][:2][:: -1 if mirrored else 1], strict=False
             ):
                 text.set_text(letter)
             position = f", {where[axis] * self._sides[axis]:.0f} mm" if self._spacing else ""
@@ -286,6 +285,6 @@ def _mask_colours(opacity):
     """Return uint8 (256, 4): the colour of every label of a mask, 0 being clear."""
     table = np.zeros((256, 4), np.uint8)
     table[1:] = [*(round(255 * c) for c in to_rgb(COLOURS[4])), round(255 * opacity)]
-    for label, colour in _COLOURS.items():
+    for label, colour in LABEL_COLOURS.items():
         table[label, :3] = [round(255 * c) for c in to_rgb(colour)]
     return table

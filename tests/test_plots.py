@@ -1,7 +1,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 
-from fedutils import paths, plots
+from fedutils import paths, plots, plots_data
 
 
 def test_the_same_figure_gives_the_same_bytes():
@@ -16,7 +16,7 @@ def test_the_same_figure_gives_the_same_bytes():
 
 def test_partition_bars_add_up():
     counts = np.array([[3, 1], [0, 5]])
-    ax = plots.plot_partition(counts, ("a", "b"))
+    ax = plots_data.plot_holdings(counts, ("a", "b"))
     assert sum(bar.get_width() for bar in ax.patches) == counts.sum()
     assert ax.get_xlabel() == "images" and ax.yaxis_inverted()
 

@@ -9,6 +9,13 @@ import numpy as np
 from fedutils.errors import InputError
 
 
+def compute_spacing(affine: np.ndarray | None) -> tuple[float, float, float] | None:
+    """Return the sides of a voxel in mm, of an affine (4, 4) from voxel to mm; none if there is none."""
+    if affine is None:
+        return None
+    return tuple(float(side) for side in np.linalg.norm(affine[:3, :3], axis=0))
+
+
 @dataclass(frozen=True)
 class Volume:
     """The images of a case on one grid, in one orientation.
@@ -42,9 +49,7 @@ class Volume:
     @property
     def spacing(self) -> tuple[float, float, float] | None:
         """Sides of a voxel in mm, if the files say."""
-        if self.affine is None:
-            return None
-        return tuple(float(side) for side in np.linalg.norm(self.affine[:3, :3], axis=0))
+        return compute_spacing(self.affine)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from fedutils.data.institutions import assign_institutions
 from fedutils.data.lgg import list_lgg
 from fedutils.data.phantom_files import INDEX
 from fedutils.errors import InputError
+from fedutils.sources import ensure_phantom_cases
 
 
 @dataclass(frozen=True)
@@ -148,8 +149,5 @@ def list_source_cases(source: str, *, phantom_cases: int, voxel_mm: float) -> tu
     """
     if source == "brain_mri" and (paths.data_dir() / "kaggle_3m").is_dir():
         return list_lgg(paths.data_dir() / "kaggle_3m"), "kaggle_3m"
-    from fedutils.data.phantom import ensure_brats
-
-    root = paths.BUILD / "data" / f"phantom-brats-{phantom_cases}-{voxel_mm}"
-    ensure_brats(root, phantom_cases, voxel_mm=voxel_mm)
+    root = ensure_phantom_cases(phantom_cases, voxel_mm)
     return assign_institutions(list_brats(root), read_phantom_hospitals(root)), "phantom"

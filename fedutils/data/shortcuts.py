@@ -143,9 +143,10 @@ def measure_shortcuts(
     groups : int (N,)
     seed : int
     """
+    features = make_features(records)
     found = [
         measure_shortcut(target, feature, x, labels, groups, seed=seed)
         for target, labels in targets.items()
-        for feature, x in make_features(records).items()
+        for feature, x in features.items()
     ]
     return tuple(shortcut for shortcut in found if shortcut is not None)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from fedutils.data.boxes import Box, restore
+from fedutils.data.case import compute_spacing
 from fedutils.data.volume_steps import check_percentiles, resample
 from fedutils.errors import InputError
 
@@ -118,9 +119,7 @@ class Prepared:
     @property
     def spacing(self) -> tuple[float, float, float] | None:
         """Sides of a voxel in mm, if the files say."""
-        if self.affine is None:
-            return None
-        return tuple(float(side) for side in np.linalg.norm(self.affine[:3, :3], axis=0))
+        return compute_spacing(self.affine)
 
     def restore(self, labels: np.ndarray) -> np.ndarray:
         """Put labels on these voxels back on those of the case.
