@@ -210,7 +210,11 @@ def test_a_leak_stops_a_notebook_unless_the_public_split_is_asked_for(images):
     with pytest.raises(InputError, match="deduplicated, public, found 'Public'"):
         stop_on_leak(found, allow="Public")
 
-    assert take_split(found, training, testing, "public") == (training, testing)
+    public = take_split(found, training, testing, "public")
+    assert [part.paths for part in public] == [training.paths, testing.paths]
+    copy = [path.name for path in testing.paths].index("copy.png")
+    original = training.paths.index(images / "Training/glioma/00.png")
+    assert public[1].groups[copy] == public[0].groups[original]
     kept, unseen = take_split(found, training, testing)
     assert len(kept) == 47 and len(unseen) == 17
     assert images / "Training/glioma/00.png" in training.paths and training.paths[0] not in kept.paths

@@ -216,17 +216,25 @@ def take_split(
         ``deduplicated``: without what both sides share (the audit's `keep` says which side gives way),
         without repeats, and without pictures that carry two labels. ``public``: everything, leaks included.
 
+    Returns
+    -------
+    training, testing : ImageSet
+        With ``groups``: near copies of one another share one.
+
     Raises
     ------
     InputError
         If `split` is neither, or nothing is left of a class.
     """
     stop_on_leak(audit, allow="public" if split == "deduplicated" else split)
-    if split == "public":
-        return training, testing
     total = len(training) + len(testing)
     if len(audit.rows) - len(audit.skipped) != total:
         raise ValueError(f"the audit is of {len(audit.rows)} images, not of these {total}")
+    groups = np.asarray([row.group for row in audit.rows[:total]])
+    training = dataclasses.replace(training, groups=groups[: len(training)])
+    testing = dataclasses.replace(testing, groups=groups[len(training) :])
+    if split == "public":
+        return training, testing
     keep = np.asarray([row.part != LEFT_OUT for row in audit.rows[:total]])
     parts = (
         training.subset(np.flatnonzero(keep[: len(training)])),

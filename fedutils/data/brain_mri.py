@@ -12,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from tqdm.auto import tqdm
 
 from fedutils.data.image_record import ImageRecord, record_image
+from fedutils.data.splits import split_groups
 from fedutils.errors import InputError
 from fedutils.preprocess import prepare_slice
 
@@ -39,6 +40,8 @@ class ImageSet:
         Files that could not be read and were left out because the caller asked for that.
     records : tuple of ImageRecord
         What `fedutils.data.image_audit.audit_images` needs of each image, so that nothing is decoded twice.
+    groups : int (N,), optional
+        From the audit: pictures that are near copies of one another share a group, which is never parted.
     """
 
     x: np.ndarray
@@ -47,6 +50,7 @@ class ImageSet:
     digests: tuple[str, ...]
     skipped: tuple[Path, ...] = ()
     records: tuple[ImageRecord, ...] = ()
+    groups: np.ndarray | None = None
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -61,6 +65,7 @@ class ImageSet:
             tuple(self.digests[i] for i in indices),
             self.skipped,
             tuple(self.records[i] for i in indices) if self.records else (),
+            None if self.groups is None else self.groups[indices],
         )
 
 
@@ -190,11 +195,12 @@ def load_images(
 
 
 def split_validation(images: ImageSet, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split into training and validation, stratified by class, never parting identical pictures.
+    """Split into training and validation, stratified by class, never parting a group of near copies.
 
     Parameters
     ----------
     images : ImageSet
+        Without ``groups`` (no audit has seen it), identical pictures stay together.
     fraction : float
         Share of validation, in (0, 1).
     seed : int
@@ -206,16 +212,10 @@ def split_validation(images: ImageSet, fraction: float, seed: int) -> tuple[np.n
     """
     if not 0 < fraction < 1:
         raise InputError(f"validation fraction: expected a number between 0 and 1, found {fraction}")
-    rng = np.random.default_rng([seed, 1])
-    digests = np.asarray(images.digests)
-    held: set[str] = set()
-    for label in range(len(CLASSES)):
-        own, sizes = np.unique(digests[images.y == label], return_counts=True)
-        order = rng.permutation(len(own))
-        before = np.cumsum(sizes[order]) - sizes[order]
-        held.update(own[order[before < round(fraction * sizes.sum())]])
-    is_held = np.isin(digests, list(held))
-    return np.flatnonzero(~is_held), np.flatnonzero(is_held)
+    groups = images.digests if images.groups is None else images.groups
+    shares = {"training": 1 - fraction, "validation": fraction}
+    parts = split_groups(images.y, groups, fractions=shares, seed=seed)
+    return parts["training"], parts["validation"]
 
 
 def find_copies(images: ImageSet, others: ImageSet) -> np.ndarray:
@@ -237,7 +237,6 @@ def describe(source: str, training: ImageSet, testing: ImageSet) -> dict:
     return {
         "source": source,
         "num_images": len(training) + len(testing),
-        "num_unseen": int((~find_copies(testing, training)).sum()),
         "fingerprint": fingerprint(training, testing),
         "skipped": [path.name for path in (*training.skipped, *testing.skipped)],
     }
