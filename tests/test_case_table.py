@@ -1,6 +1,7 @@
 """What is read of cases to partition them by."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -91,7 +92,8 @@ def test_a_folder_without_an_index_is_refused(tmp_path):
 
 def test_the_phantom_stands_in_with_its_hospitals(tmp_path, monkeypatch):
     monkeypatch.setattr("fedutils.paths.BUILD", tmp_path)
-    cases, source = list_source_cases("phantom", phantom_cases=2, voxel_mm=6.0)
+    cases, source, audit = list_source_cases("phantom", phantom_cases=2, voxel_mm=6.0)
+    assert audit.status == 0 and audit.counts == {"all": {"hospital_1": 1, "hospital_2": 1}}
     assert source == "phantom" and [case.institution for case in cases] == ["hospital_1", "hospital_2"]
     table = tabulate_cases(cases, progress=False)
     assert table.unit == "ml" and (table.tumour > 1).all()
@@ -102,11 +104,39 @@ def test_the_phantom_stands_in_with_its_hospitals(tmp_path, monkeypatch):
     assert table.tumour == pytest.approx(written, abs=0.02)
 
 
+def test_a_bad_case_stops_or_is_listed(tmp_path, monkeypatch):
+    monkeypatch.setattr("fedutils.paths.BUILD", tmp_path)
+    options = {"phantom_cases": 2, "voxel_mm": 6.0}
+    cases, _, _ = list_source_cases("phantom", **options)
+    flair = cases[1].files["flair"][0]
+    flair.write_bytes(flair.read_bytes()[:900])
+    with pytest.raises(InputError, match=rf"{flair.name}: expected"):
+        list_source_cases("phantom", **options)
+    kept, _, audit = list_source_cases("phantom", **options, skip_bad=True)
+    assert [case.name for case in kept] == [cases[0].name]
+    assert [name for name, _ in audit.skipped] == [cases[1].name]
+
+
+def test_a_patient_on_both_sides_of_a_split_stops(real_data, tmp_path, monkeypatch):
+    if not (real_data / "kaggle_3m").is_dir():
+        pytest.skip("no kaggle_3m in FEDUTILS_DATA")
+    source = min(path for path in (real_data / "kaggle_3m").iterdir() if path.is_dir())
+    shutil.copytree(source, tmp_path / "kaggle_3m" / "Training" / source.name)
+    later = f"{source.name[:-4]}1231"  # another scan of the same patient
+    shutil.copytree(source, tmp_path / "kaggle_3m" / "Testing" / later)
+    for file in (tmp_path / "kaggle_3m" / "Testing" / later).iterdir():
+        file.rename(file.with_name(file.name.replace(source.name, later)))
+    monkeypatch.setenv("FEDUTILS_DATA", str(tmp_path))
+    with pytest.raises(InputError, match="expected nothing on both sides of the split"):
+        list_source_cases("brain_mri", phantom_cases=1, voxel_mm=6.0)
+
+
 def test_the_real_kaggle_3m_is_tabulated(real_data, monkeypatch):
     if not (real_data / "kaggle_3m").is_dir():
         pytest.skip("no kaggle_3m in FEDUTILS_DATA")
     monkeypatch.setenv("FEDUTILS_DATA", str(real_data))
-    cases, source = list_source_cases("brain_mri", phantom_cases=1, voxel_mm=6.0)
+    cases, source, audit = list_source_cases("brain_mri", phantom_cases=1, voxel_mm=6.0)
+    assert audit.status == 0 and audit.layout == "kaggle_3m"
     assert source == "kaggle_3m" and len(cases) == 21
     table = tabulate_cases(cases[:2], progress=False)
     assert table.unit == "voxels" and (table.tumour > 0).all()

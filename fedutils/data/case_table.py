@@ -9,8 +9,10 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from fedutils import paths
+from fedutils.data.audit import Audit, stop_on_leak
 from fedutils.data.brats import list_brats
 from fedutils.data.case import Case
+from fedutils.data.case_audit import audit_cases
 from fedutils.data.institutions import assign_institutions
 from fedutils.data.lgg import list_lgg
 from fedutils.data.phantom_files import INDEX
@@ -129,8 +131,10 @@ def tabulate_cases(
     )
 
 
-def list_source_cases(source: str, *, phantom_cases: int, voxel_mm: float) -> tuple[list[Case], str]:
-    """Return cases whose institution is known: the real kaggle_3m, or the phantom's hospitals.
+def list_source_cases(
+    source: str, *, phantom_cases: int, voxel_mm: float, skip_bad: bool = False
+) -> tuple[list[Case], str, Audit]:
+    """Return cases whose institution is known, audited: the real kaggle_3m, or the phantom's hospitals.
 
     Parameters
     ----------
@@ -140,14 +144,29 @@ def list_source_cases(source: str, *, phantom_cases: int, voxel_mm: float) -> tu
     phantom_cases : int
     voxel_mm : float
         Side of the phantom's voxels, in mm.
+    skip_bad : bool
+        Leave out cases that cannot be read, and list them in the audit, instead of stopping.
 
     Returns
     -------
     cases : list of Case
     source : str
         Where they really come from: ``kaggle_3m`` or ``phantom``.
+    audit : Audit
+        Of what was read; nothing in it is on both sides of a split.
+
+    Raises
+    ------
+    InputError
+        If a file is bad, or a patient or an image is on both sides of a split.
     """
     if source == "brain_mri" and (paths.data_dir() / "kaggle_3m").is_dir():
-        return list_lgg(paths.data_dir() / "kaggle_3m"), "kaggle_3m"
-    root = ensure_phantom_cases(phantom_cases, voxel_mm)
-    return assign_institutions(list_brats(root), read_phantom_hospitals(root)), "phantom"
+        name, layout, root = "kaggle_3m", "kaggle_3m", paths.data_dir() / "kaggle_3m"
+        cases = list_lgg(root, skip_bad=skip_bad)
+    else:
+        name, layout, root = "phantom", "brats", ensure_phantom_cases(phantom_cases, voxel_mm)
+        cases = assign_institutions(list_brats(root), read_phantom_hospitals(root))
+    audit = audit_cases(cases, root, layout=layout, skip_bad=skip_bad)
+    stop_on_leak(audit)
+    bad = {case for case, _ in audit.skipped}
+    return [case for case in cases if case.name not in bad], name, audit
