@@ -1,18 +1,19 @@
-"""Centralised training: every image in one place, the yardstick of the federated runs."""
+"""Centralised classification: every image in one place, the yardstick of the federated runs."""
 
 from fedutils.quiet import without_harmless_lines  # first: it quietens the import of TensorFlow
 
 # isort: split
-import time
+import functools
 from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
-from tqdm.auto import tqdm
 
 from fedutils.data.pipeline import make_batches
-from fedutils.runs import Run, load_run, save_run
+from fedutils.epochs import train_epochs
+from fedutils.errors import InputError
+from fedutils.runs import Run
 
 Arrays = tuple[np.ndarray, np.ndarray]
 
@@ -31,7 +32,8 @@ def set_weights(model: keras.Model, weights: list[np.ndarray]) -> None:
 def predict_logits(model: keras.Model, x: np.ndarray, batch_size: int = 128) -> np.ndarray:
     """Return the model's logits, float32 (N, C), for images float32 (N, H, W, C)."""
     with without_harmless_lines():
-        return model.predict(x, batch_size=batch_size, verbose=0)
+        logits = model.predict(x, batch_size=batch_size, verbose=0)
+    return logits.astype(np.float32, copy=False)  # of a model of mixed precision they may be bfloat16
 
 
 def evaluate(model: keras.Model, data: Arrays) -> dict[str, float]:
@@ -43,6 +45,34 @@ def evaluate(model: keras.Model, data: Arrays) -> dict[str, float]:
         "loss": float(tf.reduce_mean(loss)),
         "accuracy": float((logits.argmax(axis=1) == y).mean()),
     }
+
+
+def compute_class_weights(labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """Return weights under which each class counts as much as any other [1]_, float64 (num_classes,).
+
+    That of class c is N / (num_classes * N_c), so that their mean over the images is 1.
+
+    Parameters
+    ----------
+    labels : int (N,)
+    num_classes : int
+
+    Raises
+    ------
+    InputError
+        If a class has no image.
+
+    References
+    ----------
+    .. [1] G. King and L. Zeng, "Logistic Regression in Rare Events Data", Political Analysis 9(2), 2001.
+    """
+    counts = np.bincount(labels, minlength=num_classes)
+    if len(counts) > num_classes or not counts.all():
+        raise InputError(
+            f"labels: expected images of each of {num_classes} classes and no other, found {counts.tolist()} "
+            "images; train without class weights or without the classes that are not there"
+        )
+    return len(labels) / (num_classes * counts)
 
 
 def train_central(
@@ -58,8 +88,9 @@ def train_central(
     seed: int = 0,
     folder: Path | None = None,
     label: str = "central",
+    **options,
 ) -> Run:
-    """Train with AdamW under a cosine schedule and leave the best epoch's weights in `model`.
+    """Train a classifier on arrays by `fedutils.epochs.train_epochs`; leave the best epoch's weights in it.
 
     Parameters
     ----------
@@ -76,9 +107,13 @@ def train_central(
     seed : int
         Of order and augmentation.
     folder : Path, optional
-        Gets ``run.npz`` when the run is finished; one that is there already is read instead of trained.
+        Gets a checkpoint after every epoch and ``run.npz`` when the run is finished; one that is there
+        already is read instead of trained.
     label : str
         On the progress bar.
+    **options
+        Of `fedutils.epochs.train_epochs`: ``patience``, ``class_weights``, ``clip_norm``, ``warmup_steps``,
+        ``choose_by`` ("accuracy", or "-loss").
 
     Returns
     -------
@@ -86,37 +121,27 @@ def train_central(
         With one record an epoch: ``epoch``, ``training_loss``, ``training_accuracy``, ``validation_loss``,
         ``validation_accuracy``, ``seconds``.
     """
-    finished = folder / "run.npz" if folder else None
-    run = load_run(finished, num_epochs) if finished else Run(num_epochs)
-    if len(run.history) < num_epochs:
-        run = Run(num_epochs)
-        x, y = tf.constant(training[0]), tf.constant(training[1])
-        steps = -(-len(y) // batch_size) * num_epochs
-        schedule = keras.optimizers.schedules.CosineDecay(learning_rate, steps)
-        model.compile(
-            keras.optimizers.AdamW(schedule, weight_decay=weight_decay),
-            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-            metrics=["accuracy"],
-            jit_compile=False,  # XLA on a CPU compiles for long and computes convolutions more slowly
+
+    @functools.cache  # a finished run needs no copy of the images
+    def load_tensors():
+        return tuple(tf.constant(part) for part in training)
+
+    def make_epoch(epoch):
+        return make_batches(
+            *load_tensors(), batch_size=batch_size, seed=seed * 100_000 + epoch, augment=augment
         )
-        for epoch in (bar := tqdm(range(num_epochs), desc=label, unit="epoch")):
-            start = time.perf_counter()
-            batches = make_batches(x, y, batch_size=batch_size, seed=seed * 100_000 + epoch, augment=augment)
-            fitted = model.fit(
-                batches, initial_epoch=epoch, epochs=epoch + 1, shuffle=False, verbose=0
-            ).history
-            measured = evaluate(model, validation)
-            entry = {
-                "epoch": epoch + 1,
-                "training_loss": fitted["loss"][0],
-                "training_accuracy": fitted["accuracy"][0],
-                "validation_loss": measured["loss"],
-                "validation_accuracy": measured["accuracy"],
-                "seconds": time.perf_counter() - start,
-            }
-            run.record(entry, get_weights(model))
-            bar.set_postfix(validation=f"{measured['accuracy']:.3f}")
-        if finished:
-            save_run(finished, run)
-    set_weights(model, run.weights)
-    return run
+
+    return train_epochs(
+        model,
+        make_epoch,
+        lambda network: evaluate(network, validation),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        num_epochs=num_epochs,
+        steps_per_epoch=-(-len(training[1]) // batch_size),
+        learning_rate=learning_rate,
+        weight_decay=weight_decay,
+        metrics=["accuracy"],
+        folder=folder,
+        label=label,
+        **options,
+    )

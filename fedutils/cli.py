@@ -4,6 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from fedutils import cli_models
 from fedutils.errors import InputError
 
 
@@ -91,6 +92,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     audit.add_argument("--distance", type=int, help="bits of 64 in which near copies may differ")
     audit.set_defaults(call=_audit)
+
+    cli_models.add_commands(commands)
     return parser
 
 

@@ -5,35 +5,47 @@ A run is found again by what defines it: its settings, its data and the code tha
 repeated; a change of code or settings starts anew.
 """
 
+import contextlib
 import hashlib
 import io
 import json
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from fedutils import paths
+from fedutils.errors import InputError
 from fedutils.results import code_fingerprint, to_json, versions, write_atomic
 
 # Faces, ground, and what only looks at data: nothing in these files changes what a training step computes.
 _NOT_TRAINING = {
     "audit",
     "audit_report",
+    "calibration",
     "case_audit",
     "case_table",
     "cli",
+    "cli_models",
     "errors",
+    "evaluate",
     "explorer",
     "figure_box",
+    "gradcam",
     "heterogeneity",
     "image_audit",
     "image_table",
     "metrics",
+    "model_file",
+    "model_info",
     "odd_images",
     "paths",
     "plots",
     "plots_data",
+    "plots_models",
+    "plots_scores",
+    "predict",
     "profiles",
     "quiet",
     "readme",
@@ -57,15 +69,17 @@ class Run:
     Attributes
     ----------
     planned : int
-        Rounds (or epochs) that were asked for.
+        Rounds (or epochs) that were asked for; `history` is shorter where training stopped early.
     choose_by : str
-        The validation quantity whose highest value marks the best round.
+        The validation quantity whose highest value marks the best round; with a minus before it ("-loss"),
+        the one whose lowest value does. What is not a number is worse than any.
     history : list of dict
         One record a round (or epoch) that was done.
     best : int
         Index into `history` of the best round; -1 before the first.
     weights : list of ndarray
-        The model's trainable weights at `best`.
+        The model's trainable weights at `best`; of a model that has others (BatchNorm's statistics), those
+        after them where training is central.
     """
 
     planned: int
@@ -77,9 +91,14 @@ class Run:
     def record(self, entry: dict, weights: list[np.ndarray]) -> None:
         """Append a round's record; keep its weights if it is the best so far."""
         self.history.append(entry)
-        key = f"validation_{self.choose_by}"
-        if self.best < 0 or entry[key] > self.history[self.best][key]:
+        if self.best < 0 or self._score(entry) > self._score(self.history[self.best]):
             self.best, self.weights = len(self.history) - 1, weights
+
+    def _score(self, entry: dict) -> float:
+        value = entry[f"validation_{self.choose_by.removeprefix('-')}"]
+        if np.isnan(value):
+            return -np.inf
+        return -value if self.choose_by.startswith("-") else value
 
     def curve(self, key: str) -> np.ndarray:
         """Return one quantity over rounds, float64 (rounds,)."""
@@ -93,20 +112,77 @@ def run_folder(name: str, settings: dict) -> Path:
     return paths.output_dir() / "runs" / f"{name}-{digest}"
 
 
-def save_run(path: Path, run: Run) -> None:
-    """Write the run in one step; what was there survives a failure."""
-    header = json.dumps({"history": run.history, "best": run.best})
+def save_run(
+    path: Path, run: Run, *, settings: dict | None = None, state: list[np.ndarray] | None = None
+) -> None:
+    """Write the run in one step; what was there survives a failure.
+
+    Parameters
+    ----------
+    path : Path
+        An ``.npz`` file.
+    run : Run
+    settings : dict, optional
+        Plain values that `load_checkpoint` will compare.
+    state : list of ndarray, optional
+        What training needs in order to go on.
+    """
+    header = {"history": run.history, "best": run.best, "choose_by": run.choose_by, "settings": settings}
     arrays = {f"weight_{i:04d}": w for i, w in enumerate(run.weights)}
+    arrays |= {f"state_{i:04d}": part for i, part in enumerate(state or [])}
     buffer = io.BytesIO()
-    np.savez(buffer, header=np.asarray(header), **arrays)
-    write_atomic(path, buffer.getvalue())
+    np.savez(buffer, header=np.asarray(json.dumps(header)), **arrays)
+    write_atomic(path, buffer.getbuffer())
 
 
 def load_run(path: Path, planned: int) -> Run:
-    """Read a run, or return an empty one of `planned` rounds if the file is not there."""
+    """Read a run, or return an empty one of `planned` rounds if the file is not there.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged.
+    """
     if not Path(path).exists():
         return Run(planned)
-    with np.load(path, allow_pickle=False) as file:
-        header = json.loads(str(file["header"]))
-        weights = [file[n] for n in sorted(file.files) if n.startswith("weight_")]
-    return Run(planned, history=header["history"], best=header["best"], weights=weights)
+    return _read(path, planned)[0]
+
+
+def load_checkpoint(path: Path, planned: int, settings: dict) -> tuple[Run, list[np.ndarray]] | None:
+    """Read a run and its state; None if the file is not there or was written with other `settings`.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged.
+    """
+    if not Path(path).exists():
+        return None
+    run, state, found = _read(path, planned)
+    return (run, state) if found == json.loads(json.dumps(settings)) else None
+
+
+def _read(path, planned):
+    try:
+        # np.load would leave a damaged file open.
+        with Path(path).open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            header = json.loads(str(file["header"]))
+            names = sorted(file.files)
+            weights = [file[name] for name in names if name.startswith("weight_")]
+            state = [file[name] for name in names if name.startswith("state_")]
+        # Runs of earlier versions were all chosen by accuracy.
+        choose_by = header.get("choose_by", "accuracy")
+        run = Run(planned, choose_by, history=header["history"], best=header["best"], weights=weights)
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path}: expected a run that fedutils wrote, found a damaged file ({error}); "
+            "delete it to train anew"
+        ) from error
+    return run, state, header.get("settings")
+
+
+def sweep(folder: Path) -> None:
+    """Delete what a kill in the middle of `save_run` leaves; not while another process writes there."""
+    for partial in Path(folder).glob(".*.npz.*"):
+        with contextlib.suppress(OSError):
+            partial.unlink()
