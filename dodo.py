@@ -73,9 +73,9 @@ def task_book():
 
 
 def task_publish():
-    """Publish results, figures and the paper."""
+    """Publish results, figures, the paper and the models."""
     return {
-        "actions": [(publish, ["results", "figures", "paper"])],
+        "actions": [(publish, ["results", "figures", "paper", "pretrained"])],
         "file_dep": [paths.output_dir() / "paper" / "thesis.pdf"],
         "uptodate": [False],  # another profile may have published since
     }

@@ -182,13 +182,16 @@ def publish(*folders: str) -> None:
     Parameters
     ----------
     folders : str
-        Of ``results``, ``figures`` and ``paper``. Files of an earlier run that this one does not make go
-        away; of the paper only ``thesis.pdf`` is copied, and of the figures those of notebooks, whose names
-        begin with a number.
+        Of ``results``, ``figures``, ``paper`` and ``pretrained``. Files of an earlier run that this one does
+        not make go away; of the paper only ``thesis.pdf`` is copied, of the figures those of notebooks, whose
+        names begin with a number, and models are published by the thesis profile alone.
     """
     run = paths.output_dir()
     patterns = {"paper": "thesis.pdf", "figures": "[0-9]*"}
+    thesis = os.environ.get("FEDUTILS_PROFILE") == "thesis"
     for name in folders:
+        if name == "pretrained" and not thesis:
+            continue
         pattern = patterns.get(name, "[!.]*")
         made = {path.name: path for path in sorted((run / name).glob(pattern))}
         for file, source in made.items():
@@ -196,7 +199,7 @@ def publish(*folders: str) -> None:
         for old in (paths.ROOT / name).glob(pattern):
             if old.name not in made:
                 old.unlink()
-    if "results" in folders and os.environ.get("FEDUTILS_PROFILE") == "thesis":
+    if "results" in folders and thesis:
         update_readme()
 
 
