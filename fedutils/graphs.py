@@ -13,7 +13,7 @@ import collections
 import functools
 import itertools
 
-from fedutils.loops import unroll_reductions
+from fedutils.loops import LoopOptions, unroll_reductions
 from fedutils.tff import tff  # noqa: F401  (first: it prepares the imports below)
 
 # isort: split
@@ -88,8 +88,8 @@ class Leaf:
     proto : computation_pb2.TensorFlow
     type_spec : tff.FunctionType
         The type of the computation that the leaf implements.
-    jit_compile : bool
-        Compile the steps of loops over client data by XLA.
+    loops : LoopOptions
+        How the loops over client data run.
 
     Attributes
     ----------
@@ -103,7 +103,7 @@ class Leaf:
         If this TensorFlow cannot import the graph.
     """
 
-    def __init__(self, proto, type_spec, jit_compile=False):
+    def __init__(self, proto, type_spec, loops=LoopOptions()):
         self._type_spec = type_spec
         self._has_token = bool(proto.session_token_tensor_name)
         graph_def = tf.compat.v1.GraphDef()
@@ -113,7 +113,7 @@ class Leaf:
         self._has_variables = bool(proto.initialize_op) or not operations.isdisjoint(_STATEFUL)
         if proto.initialize_op:
             _run_first(graph_def, proto.initialize_op)
-        unroll_reductions(graph_def, jit_compile)
+        unroll_reductions(graph_def, loops)
         self._import = functools.partial(
             _import_graph, proto, graph_def.SerializeToString(), type_spec.parameter is not None
         )

@@ -9,14 +9,12 @@ References
 .. [1] TensorFlow Federated, ``intrinsic_defs.py``: the meaning of each operator.
 """
 
-import collections
-import concurrent.futures
 import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
 
-from fedutils.stages import is_aggregate
+from fedutils.stages import find_references, is_aggregate, run_in_order
 from fedutils.tff import tff  # before the imports below, which it prepares
 from fedutils.values import (
     Federated,
@@ -110,6 +108,7 @@ class Interpreter:
 
     def _run_stage(self, stage, scope):
         """Evaluate the bindings of a stage and add their values to `scope`."""
+        size = self._find_sizes(stage, scope)
         with tf.device(self._placement.devices[0]):
             for name, value in stage.once:
                 scope[name] = self.evaluate(value, scope)
@@ -139,7 +138,7 @@ class Interpreter:
                 return sent
 
             parallel = 1 if self._program.draws(stage) else self._placement.concurrent_clients
-            results = _in_order(work, self._placement.num_clients, parallel)
+            results = run_in_order(work, self._placement.num_clients, parallel, size)
             for client, sent in enumerate(results):
                 for (block, running), value in zip(sums, sent, strict=True):
                     with self._naming(client, block):
@@ -147,6 +146,14 @@ class Interpreter:
             for name, _ in stage.aggregates:
                 running = scope[name]
                 scope[name] = Shared(running.report(running.total))
+
+    def _find_sizes(self, stage, scope):
+        """Return a function from a client's number to the batches that it has when a stage begins."""
+        if len(self._placement.devices) > 1:  # clients take these in turn, and so start in turn
+            return lambda client: 0
+        names = set().union(*(find_references(value) for _, value in stage.at_clients)) & scope.keys()
+        parts = [part for name in names for part in federated_parts(scope[name])]
+        return lambda client: sum(_count_batches(p.at(client)) for p in parts if not isinstance(p, Shared))
 
     @contextlib.contextmanager
     def _naming(self, client, block):
@@ -169,7 +176,9 @@ class Interpreter:
         function, value = argument
         if _is_shared(type_spec.result):
             return Shared(function(value.at(0)))
-        return self._at_clients(lambda client: function(value.at(client)))
+        device_of, several = self._placement.device_of, len(self._placement.devices) > 1
+        send = _send if several else lambda value, _: value
+        return self._at_clients(lambda client: function(send(value.at(client), device_of(client))))
 
     _federated_apply = _federated_map_all_equal = _federated_map
 
@@ -252,24 +261,21 @@ def _is_shared(type_spec):
     return type_spec.all_equal or type_spec.placement is tff.SERVER
 
 
-def _in_order(work, count, parallel):
-    """Yield ``work(0)`` to ``work(count - 1)``, with at most `parallel` of them in progress."""
-    if min(count, parallel) <= 1:
-        yield from map(work, range(count))
-        return
-    with concurrent.futures.ThreadPoolExecutor(parallel, "client") as pool:
-        pending = collections.deque()
-        try:
-            for client in range(count):
-                pending.append(pool.submit(work, client))
-                # As many again may be done and wait for an earlier one, so that no thread idles.
-                if len(pending) == 2 * parallel:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+def _send(value, device):
+    """Copy to a device what is on another: a loop would fetch it, and give it back, at each of its steps."""
+    if isinstance(value, Struct):
+        return Struct([(name, _send(part, device)) for name, part in structure.iter_elements(value)])
+    elsewhere = tf.is_tensor(value) and value.dtype.is_floating and not value.device.endswith(device)
+    return tf.identity(value) if elsewhere else value
+
+
+def _count_batches(value):
+    """Return how many elements the data sets in a value have, as far as it is known without reading them."""
+    if isinstance(value, tf.data.Dataset):
+        return max(int(value.cardinality()), 0)
+    if isinstance(value, Struct):
+        return sum(map(_count_batches, value))
+    return 0
 
 
 def describe(block) -> str:

@@ -6,6 +6,7 @@ import weakref
 from fedutils.fingerprint import fingerprint_computation
 from fedutils.graphs import Leaf
 from fedutils.interpreter import OPERATORS
+from fedutils.loops import LoopOptions
 from fedutils.quiet import without_harmless_lines
 from fedutils.stages import plan_stages, walk
 from fedutils.tff import tff  # noqa: F401  (before the imports below, which it prepares)
@@ -15,6 +16,7 @@ from tensorflow_federated.python.core.backends.native import compiler as native_
 from tensorflow_federated.python.core.backends.test import compiler as test_compiler
 from tensorflow_federated.python.core.impl.compiler import building_blocks as blocks
 
+_LOOPS = LoopOptions()  # the default
 _RECENT = 32  # programs that are kept for computations to come; a learning process has four
 
 
@@ -40,21 +42,21 @@ class Program:
     # A computation built like an earlier one takes over its program, prepared kernels and all.
     _by_fingerprint = collections.OrderedDict()  # noqa: RUF012
 
-    def __init__(self, block, jit_compile=False):
+    def __init__(self, block, loops=_LOOPS):
         self.block = _bind_calls(block)
-        self._jit_compile = jit_compile
+        self._loops = loops
         self._leaves = {}  # by id of the building block, which self.block keeps alive
         self._stages = {}
         self._check()
 
     @classmethod
-    def of(cls, computation, jit_compile=False):
+    def of(cls, computation, loops=_LOOPS):
         """Return the program of a computation, the same one for all that were built alike."""
-        key = (id(computation), jit_compile)
+        key = (id(computation), loops)
         program = cls._by_identity.get(key)
         if program is None:
             proto = type(computation).get_proto(computation)
-            program = cls._recall((fingerprint_computation(proto), jit_compile), computation)
+            program = cls._recall((fingerprint_computation(proto), loops), computation)
             cls._by_identity[key] = program
             weakref.finalize(computation, cls._by_identity.pop, key, None)
         return program
@@ -64,7 +66,7 @@ class Program:
         recent = cls._by_fingerprint
         if key not in recent:
             compiled = compile_computation(computation)
-            recent[key] = cls(compiled.to_building_block(), jit_compile=key[1])
+            recent[key] = cls(compiled.to_building_block(), key[1])
         recent.move_to_end(key)
         if len(recent) > _RECENT:
             recent.popitem(last=False)
@@ -74,7 +76,7 @@ class Program:
         """Return the callable of a TensorFlow building block."""
         leaf = self._leaves.get(id(block))
         if leaf is None:
-            leaf = Leaf(block.proto.tensorflow, block.type_signature, self._jit_compile)
+            leaf = Leaf(block.proto.tensorflow, block.type_signature, self._loops)
             self._leaves[id(block)] = leaf
         return leaf
 

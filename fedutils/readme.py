@@ -118,6 +118,13 @@ def build_costs(file: Path) -> str:
             f"{1e3 * min(per_client.values()):.1f} to {1e3 * max(per_client.values()):.1f} ms, and the whole "
             f"process {min(memory.values()):,} to {max(memory.values()):,} MB."
         )
+        if cpu := measured.get("clients_scaling_cpu_over_five"):
+            wall = measured["clients_scaling_time_over_five"]
+            remarks.append(
+                "Over what a client took in rounds of five run in the midst of the same round, that is "
+                f"{min(wall.values()):.2f} to {max(wall.values()):.2f}, and in CPU seconds "
+                f"{min(cpu.values()):.2f} to {max(cpu.values()):.2f}."
+            )
     for network, seconds in measured.get("concurrency_wall_seconds", {}).items():
         if words := BENCHMARKED.get(network):
             memory = measured["concurrency_memory_mb"][network]

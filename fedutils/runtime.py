@@ -15,12 +15,14 @@ References
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import threading
 
 from fedutils.errors import InputError
 from fedutils.interpreter import Interpreter, Placement
+from fedutils.loops import LoopOptions
 from fedutils.program import Program, compile_computation
 from fedutils.tff import tff  # before the imports below, which it prepares
 from fedutils.values import to_external, to_internal
@@ -45,7 +47,7 @@ _MOST_ON_CPU = 8  # clients at a time, unless more are asked for: each needs its
 _worker = None  # the running Worker, shared by every context of this process
 
 
-def use(runtime, devices=None, *, concurrent_clients=None, jit_compile=None):
+def use(runtime, devices=None, *, concurrent_clients=None, jit_compile=None, prefetch=None):
     """Run TFF's computations here from now on.
 
     Parameters
@@ -63,25 +65,33 @@ def use(runtime, devices=None, *, concurrent_clients=None, jit_compile=None):
     jit_compile : bool, optional
         Compile the training steps by XLA: for GPUs, since on a CPU convolutions become slower. By default
         not, unless ``FEDUTILS_JIT_COMPILE`` is 1, as in the kernel that ``make kernel`` makes on a GPU.
+    prefetch : bool, optional
+        While a client trains on one batch, read its next one and copy it to the client's device; a second
+        batch is in memory then. By default where a GPU is among the devices. The result does not depend on
+        it. It concerns TFF's reductions over a client's data, as learning algorithms use them by default, and
+        not the iterators of ``loop_implementation``.
 
     Raises
     ------
     InputError
-        If the runtime is unknown, a device is not available, or a number is not positive.
+        If the runtime is unknown, a device is not available, a number is not positive, or `prefetch` is
+        neither true nor false.
 
     Examples
     --------
     >>> from fedutils.runtime import use
     >>> use("in_process")
     """
-    options = {"devices": devices, "concurrent_clients": concurrent_clients, "jit_compile": jit_compile}
-    context = _build_context(sync_execution_context.SyncExecutionContext, runtime, **options)
+    options = (devices, concurrent_clients, jit_compile, prefetch)
+    context = _build_context(sync_execution_context.SyncExecutionContext, runtime, *options)
     tff.framework.set_default_context(context)
     if runtime != "worker":
         _stop_worker()
 
 
-def async_context(runtime="in_process", devices=None, *, concurrent_clients=None, jit_compile=None):
+def async_context(
+    runtime="in_process", devices=None, *, concurrent_clients=None, jit_compile=None, prefetch=None
+):
     """Build an asynchronous context, for ``tff.program.NativeFederatedContext``.
 
     Parameters are those of `use`. The context is returned, not installed; one of ``"worker"``
@@ -94,8 +104,8 @@ def async_context(runtime="in_process", devices=None, *, concurrent_clients=None
     >>> context = tff.program.NativeFederatedContext(async_context())
     >>> tff.framework.set_default_context(context)
     """
-    options = {"devices": devices, "concurrent_clients": concurrent_clients, "jit_compile": jit_compile}
-    return _build_context(async_execution_context.AsyncExecutionContext, runtime, **options)
+    options = (devices, concurrent_clients, jit_compile, prefetch)
+    return _build_context(async_execution_context.AsyncExecutionContext, runtime, *options)
 
 
 def worker_pid():
@@ -103,14 +113,14 @@ def worker_pid():
     return _worker.pid if _worker is not None and _worker.running else None
 
 
-def _build_context(context_class, runtime, devices, concurrent_clients, jit_compile):
+def _build_context(context_class, runtime, devices, concurrent_clients, jit_compile, prefetch):
     if runtime not in RUNTIMES:
         expected = " or ".join(map(repr, RUNTIMES))
         raise InputError(f"unknown runtime: expected {expected}, found {runtime!r}; choose one")
     if runtime == "worker":
-        if devices is not None or concurrent_clients is not None or jit_compile:
+        if devices is not None or concurrent_clients is not None or jit_compile or prefetch:
             raise InputError(
-                "devices, concurrent_clients, jit_compile: expected none of them with the worker, "
+                "devices, concurrent_clients, jit_compile, prefetch: expected none of them with the worker, "
                 "which has only the CPU, found one; leave it out or use('in_process', ...)"
             )
         worker = _start_worker()
@@ -124,7 +134,7 @@ def _build_context(context_class, runtime, devices, concurrent_clients, jit_comp
         )
     if jit_compile is None:
         jit_compile = os.environ.get("FEDUTILS_JIT_COMPILE") == "1"
-    settings = _choose_settings(devices, concurrent_clients, jit_compile)
+    settings = _choose_settings(devices, concurrent_clients, jit_compile, prefetch)
     interrupt = threading.Event()
     context = context_class(
         executor_fn=python_executor_stacks.ResourceManagingExecutorFactory(
@@ -144,10 +154,10 @@ def _build_context(context_class, runtime, devices, concurrent_clients, jit_comp
 class _Settings:
     devices: tuple[str, ...]
     concurrent_clients: int
-    jit_compile: bool
+    loops: LoopOptions
 
 
-def _choose_settings(devices, concurrent_clients, jit_compile):
+def _choose_settings(devices, concurrent_clients, jit_compile, prefetch):
     available = {d.name.removeprefix("/device:"): d for d in tf.config.list_logical_devices()}
     gpus = [name for name, device in available.items() if device.device_type == "GPU"]
     if devices is None:
@@ -163,15 +173,20 @@ def _choose_settings(devices, concurrent_clients, jit_compile):
             )
     if not names:
         raise InputError("devices: expected one or more, found none; leave devices out for all")
+    cpus_only = all(available[name].device_type == "CPU" for name in names)
     if concurrent_clients is None:
-        cpus_only = all(available[name].device_type == "CPU" for name in names)
         concurrent_clients = min(len(os.sched_getaffinity(0)), _MOST_ON_CPU) if cpus_only else len(names)
     elif not isinstance(concurrent_clients, int) or concurrent_clients < 1:
         raise InputError(
             f"concurrent_clients: expected a positive whole number, found {concurrent_clients!r}; "
             "1 runs clients one after another"
         )
-    return _Settings(tuple(available[n].name for n in names), concurrent_clients, jit_compile)
+    if prefetch is None:
+        prefetch = not cpus_only
+    elif not isinstance(prefetch, bool):
+        raise InputError(f"prefetch: expected True or False, found {prefetch!r}; leave it out for GPUs alone")
+    loops = LoopOptions(bool(jit_compile), prefetch)
+    return _Settings(tuple(available[n].name for n in names), concurrent_clients, loops)
 
 
 def _start_worker():
@@ -225,13 +240,16 @@ class _Executor(executor_base.Executor):
     async def create_value(self, value, type_spec=None):
         if isinstance(value, computation_impl.ConcreteComputation):
             settings = self._settings
-            program = Program.of(value, settings.jit_compile)
+            program = Program.of(value, settings.loops)
             placement = Placement(
                 self._num_clients, settings.devices, settings.concurrent_clients, self._before_client
             )
             function = Interpreter(program, placement).evaluate(program.block, {})
             return _Value(function, program.block.type_signature)
-        return _Value(to_internal(value, type_spec, self._num_clients), type_spec)
+        of_clients = isinstance(type_spec, tff.FederatedType) and not type_spec.all_equal
+        # The model goes to the server's device at once; what is a client's own stays where it is.
+        with contextlib.nullcontext() if of_clients else tf.device(self._settings.devices[0]):
+            return _Value(to_internal(value, type_spec, self._num_clients), type_spec)
 
     async def create_call(self, comp, arg=None):
         arguments = [] if arg is None else [arg.reference]

@@ -4,9 +4,10 @@ TFF's compiler emits a flat list of bindings. Evaluated as they stand, each woul
 every client before the next, and every client's update be kept until the last one is there.
 `plan_stages` orders them in stages instead. In a stage each client goes through all of its
 bindings in one go, what it sends is added up, and the rest is forgotten: memory does not grow with
-the number of clients, and clients can run side by side.
+the number of clients, and clients can run side by side. `run_in_order` runs them so.
 """
 
+import concurrent.futures
 import dataclasses
 
 from fedutils.tff import tff  # before the imports below, which it prepares
@@ -16,6 +17,7 @@ from tensorflow_federated.python.core.impl.compiler import building_blocks as bl
 from tensorflow_federated.python.core.impl.types import type_analysis
 
 AGGREGATE = "federated_aggregate"
+_LAST_PER_THREAD = 4  # clients at the end of a round that are started in the order of their sizes
 _MERGE = 3  # the place of merge among federated_aggregate's arguments: of use to several servers only
 
 
@@ -79,6 +81,46 @@ def plan_stages(block: blocks.Block) -> list[Stage]:
             raise NotImplementedError(f"bindings that need one another: {', '.join(waiting)}")
         stages.append(stage)
     return stages
+
+
+def run_in_order(work, count, parallel, size):
+    """Yield ``work(0)`` to ``work(count - 1)`` in this order, several of them in progress.
+
+    The last ones are started with the largest first, so that no thread is left alone with a large client
+    while the others have nothing more to do.
+
+    Parameters
+    ----------
+    work : callable
+        From the number of a client to what is yielded; called in threads, each number once.
+    count : int
+    parallel : int
+        Threads. What they give waits for its turn: 2 of it a thread at most, and 4 at the end.
+    size : callable
+        From the number of a client to a number that grows with its work.
+
+    References
+    ----------
+    .. [1] R. L. Graham, "Bounds on multiprocessing timing anomalies", SIAM J. Appl. Math. 17, 1969: the
+       largest first takes at most 4/3 of the shortest time.
+    """
+    if min(count, parallel) <= 1:
+        yield from map(work, range(count))
+        return
+    others = max(count - _LAST_PER_THREAD * parallel, 0)
+    waiting = [*range(others), *sorted(range(others, count), key=size, reverse=True)][::-1]
+    with concurrent.futures.ThreadPoolExecutor(parallel, "client") as pool:
+        pending = {}
+        try:
+            for client in range(count):
+                # As many again may be done and wait for an earlier one, so that no thread idles.
+                while waiting and (client not in pending or len(pending) < 2 * parallel):
+                    started = waiting.pop()
+                    pending[started] = pool.submit(work, started)
+                yield pending.pop(client).result()
+        finally:
+            for future in pending.values():
+                future.cancel()
 
 
 def find_references(block) -> set[str]:

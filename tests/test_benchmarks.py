@@ -4,6 +4,7 @@ import importlib.util
 import json
 import sys
 
+import numpy as np
 import pytest
 
 from fedutils import paths, readme
@@ -50,6 +51,11 @@ def test_scaling_is_a_sentence_in_the_order_of_the_numbers(results):
     text = readme.build_costs(results(**SEPARABLE, **SCALING))
     assert "With 5 to 5,000 small clients in a round, a client took 20.0 to 22.0 ms" in text
     assert "600 to 1,610 MB" in text
+    assert "in rounds of five" not in text, "it was not measured"
+    relative = {"5": 1.0, "50": 0.984, "5000": 1.067}
+    over_five = {"clients_scaling_time_over_five": relative, "clients_scaling_cpu_over_five": {"5": 0.99}}
+    text = readme.build_costs(results(**SEPARABLE, **SCALING, **over_five))
+    assert "of the same round, that is 0.98 to 1.07, and in CPU seconds 0.99 to 0.99." in text
     assert "Models of 0.1, 10 million parameters took 0.012, 0.5 s a round" in text
 
 
@@ -84,6 +90,45 @@ def test_the_figure_is_drawn_from_what_is_there(extra, results, tmp_path, monkey
     )
     load("_figure", monkeypatch).main()
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {"benchmarks.png", "benchmarks.svg"}
+
+
+def test_small_rounds_run_within_a_large_one_and_are_timed_apart(monkeypatch):
+    script = load("clients_scaling", monkeypatch)
+    clock = {"wall": 0.0, "cpu": 0.0}
+    monkeypatch.setattr(script.time, "perf_counter", lambda: clock["wall"])
+    monkeypatch.setattr(script.time, "process_time", lambda: clock["cpu"])
+
+    def work(num_clients, seconds):
+        for _ in range(num_clients):
+            comparison.before_client()
+            clock["wall"] += seconds
+            clock["cpu"] += 2 * seconds
+
+    comparison = script.Comparison(lambda: work(5, 0.25), every=4)
+    for _ in range(2):
+        comparison.measure(lambda: work(10, 1.0))
+    # 20 clients of 1 s, with a small round before the 2nd, 6th, 10th, 14th and 18th of them.
+    assert comparison.many.tolist() == [20, 40]
+    assert comparison.num_few == 5
+    assert comparison.few.tolist() == [5 * 5 * 0.25, 5 * 5 * 0.5]
+
+
+def test_the_runtime_calls_before_each_client_as_long_as_it_is_asked_to(monkeypatch):
+    script, called = load("clients_scaling", monkeypatch), []
+    from fedutils import runtime
+    from fedutils.tff import tff
+
+    double = tff.tensorflow.computation(lambda x: 2 * x, np.int32)
+
+    @tff.federated_computation(tff.FederatedType(np.int32, tff.CLIENTS))
+    def compute(x):
+        return tff.federated_sum(tff.federated_map(double, x))
+
+    runtime.use("in_process", concurrent_clients=1)
+    with script.calling_before_each_client(lambda: called.append(None)):
+        assert compute([1, 2, 3]) == 12
+    assert compute([1, 2]) == 6
+    assert len(called) == 3
 
 
 SCRIPT = """

@@ -134,6 +134,70 @@ def test_an_error_is_that_of_the_first_client_that_failed():
         assert "client 2 of 6" in error.value.__notes__[0]
 
 
+# ---- which client starts when
+
+
+@pytest.mark.parametrize(
+    ("sizes", "pairs"),
+    [
+        ([1, 2, 3, 4], [{2, 3}, {0, 1}]),
+        ([9, 1, 9, 1], [{0, 2}, {1, 3}]),
+        ([0, 0, 0, 0], [{0, 1}, {2, 3}]),
+        # The last eight, four a thread: what the others give does not have to wait for one of the last.
+        ([0, 1, 2, 3, 1, 2, 3, 4, 5, 6, 7, 8], [{0, 1}, {2, 3}, {10, 11}, {8, 9}, {6, 7}, {4, 5}]),
+    ],
+)
+def test_the_last_clients_start_with_the_largest(sizes, pairs):
+    barrier, lock, started = threading.Barrier(2, timeout=20), threading.Lock(), []
+
+    def work(client):
+        with lock:
+            started.append(client)
+        barrier.wait()  # the next two start when both of these have
+        return client
+
+    count = len(sizes)
+    assert list(stages.run_in_order(work, count, 2, sizes.__getitem__)) == list(range(count))
+    assert [set(started[k : k + 2]) for k in range(0, count, 2)] == pairs
+
+
+def test_what_waits_for_its_turn_is_bounded():
+    lock, started, most = threading.Lock(), [], []
+
+    def work(client):
+        with lock:
+            started.append(client)
+
+    for done, _ in enumerate(stages.run_in_order(work, 60, 2, lambda client: client)):
+        with lock:
+            most.append(len(started) - done - 1)
+    assert max(most) <= 7 and max(most[:40]) <= 3
+
+
+def test_the_size_of_a_client_is_that_of_its_data(hook):
+    barrier, lock, seen = threading.Barrier(2, timeout=20), threading.Lock(), []
+
+    def record(argument, result):
+        if is_double(result) and isinstance(argument, tf.data.Dataset):
+            with lock:
+                seen.append(int(result))
+            barrier.wait()
+
+    @tff.tensorflow.computation(tff.SequenceType(np.int32))
+    def count(numbers):
+        return numbers.reduce(tf.constant(0, tf.float64), lambda total, _: total + 1)
+
+    @tff.federated_computation(tff.FederatedType(tff.SequenceType(np.int32), tff.CLIENTS))
+    def compute(x):
+        return tff.federated_sum(tff.federated_map(count, x))
+
+    hook.append(record)
+    runtime.use("in_process", concurrent_clients=2)
+    data = [tf.data.Dataset.range(size, output_type=tf.int32) for size in (1, 4, 2, 6)]
+    assert compute(data) == 13
+    assert [set(seen[:2]), set(seen[2:])] == [{4, 6}, {1, 2}]
+
+
 # ---- memory
 
 
@@ -154,7 +218,8 @@ def test_what_clients_send_does_not_pile_up(hook, at_a_time):
     hook.append(watch)
     runtime.use("in_process", concurrent_clients=at_a_time)
     assert build_sum_of_work()(list(range(40))) == sum(range(40))
-    # Those under way, those done and waiting for their turn, the running sum and the one before it.
+    # Those under way, those done and waiting for their turn, the running sum and the one before it: these
+    # clients have no data to be sorted by.
     assert most[0] <= 2 * at_a_time + 3
 
 
@@ -211,10 +276,15 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 3)
 from fedutils import program, runtime
 from test_runtime import build_sgd_process, make_client, run_rounds
+from tensorflow_federated.python.common_libs import structure
 
-places = []
+places, arrivals = [], set()
 class Leaf(program.Leaf):
     def __call__(self, argument=None):
+        if isinstance(argument, structure.Struct):
+            parts = structure.flatten(argument)
+            if any(isinstance(part, tf.data.Dataset) for part in parts):  # a client's training
+                arrivals.update(p.device[-5:] for p in parts if tf.is_tensor(p) and p.dtype.is_floating)
         result = super().__call__(argument)
         parts = [result] if tf.is_tensor(result) else list(result)
         places.extend(part.device[-5:] for part in parts if tf.is_tensor(part))
@@ -234,10 +304,18 @@ process = build_sgd_process(clients[0].element_spec)
 places.clear()
 several = run_rounds(process, clients, num_rounds=2)
 assert {{"CPU:1", "CPU:2"}} == set(places), places
+assert arrivals == {{"CPU:1", "CPU:2"}}, arrivals  # the model is sent once, not at each batch
+arrivals.clear()
+runtime.use("in_process", devices=["CPU:2"])
+run_rounds(process, clients)
+assert arrivals == {{"CPU:2"}}, arrivals
 runtime.use("in_process", devices=["CPU:0"])
 np.testing.assert_array_equal(run_rounds(process, clients, num_rounds=2), several)
-runtime.use("in_process", devices=["CPU:2", "CPU:0", "CPU:1"], concurrent_clients=3)
-np.testing.assert_array_equal(run_rounds(process, clients, num_rounds=2), several)
+for prefetch in (False, True):
+    runtime.use(
+        "in_process", devices=["CPU:2", "CPU:0", "CPU:1"], concurrent_clients=3, prefetch=prefetch
+    )
+    np.testing.assert_array_equal(run_rounds(process, clients, num_rounds=2), several)
 """
 
 
@@ -270,7 +348,7 @@ def test_an_unknown_operator_is_refused_before_the_first_client(hook, monkeypatc
 def test_a_graph_that_tensorflow_cannot_import_is_refused_before_the_first_client(monkeypatch):
     real = program.Leaf.__init__
 
-    def spoil(self, proto, type_spec, jit_compile=False):
+    def spoil(self, proto, type_spec, loops=None):
         graph_def = tf.compat.v1.GraphDef()
         proto.graph_def.Unpack(graph_def)
         for node in graph_def.node:
@@ -278,7 +356,7 @@ def test_a_graph_that_tensorflow_cannot_import_is_refused_before_the_first_clien
         spoilt = type(proto)()
         spoilt.CopyFrom(proto)
         spoilt.graph_def.Pack(graph_def)
-        real(self, spoilt, type_spec, jit_compile)
+        real(self, spoilt, type_spec, loops)
 
     monkeypatch.setattr(program.Leaf, "__init__", spoil)
     program.Program._by_fingerprint.clear()
@@ -303,9 +381,9 @@ def test_the_kernel_of_a_gpu_asks_for_compiled_steps(monkeypatch):
     used = []
 
     class Leaf(program.Leaf):
-        def __init__(self, proto, type_spec, jit_compile=False):
-            used.append(jit_compile)
-            super().__init__(proto, type_spec, jit_compile)
+        def __init__(self, proto, type_spec, loops=None):
+            used.append(loops.jit_compile)
+            super().__init__(proto, type_spec, loops)
 
     monkeypatch.setattr(program, "Leaf", Leaf)
     for value, expected in (("1", True), ("0", False)):

@@ -155,7 +155,7 @@ def test_a_computation_built_alike_takes_over_the_program(count_loads):
     assert (double(3), again(3), triple(3)) == (6, 6, 9)
     assert program.Program.of(double) is program.Program.of(again)
     assert program.Program.of(double) is not program.Program.of(triple)
-    key = (id(double), False)
+    key = (id(double), loops.LoopOptions())
     assert key in program.Program._by_identity
     del double
     assert key not in program.Program._by_identity
@@ -304,8 +304,9 @@ def test_variables_start_anew_at_each_call():
     assert [count(1), count(1), count(2)] == [11, 11, 12]
 
 
+@pytest.mark.parametrize("prefetch", [False, True])
 @pytest.mark.parametrize("nested", [False, True])
-def test_reductions_become_loops_wherever_they_are(nested):
+def test_reductions_become_loops_wherever_they_are(nested, prefetch):
     # The state has two parts of which one changes its shape; the step reads a value from outside.
     def reduce(factor, stop):
         def step(state, x):
@@ -320,7 +321,7 @@ def test_reductions_become_loops_wherever_they_are(nested):
         reduce = tf.function(reduce, autograph=False)
     wrapped = tf.compat.v1.wrap_function(reduce, [tf.TensorSpec((), tf.int64)] * 2)
     graph_def = wrapped.graph.as_graph_def()
-    loops.unroll_reductions(graph_def)
+    loops.unroll_reductions(graph_def, loops.LoopOptions(prefetch=prefetch))
     graphs._make_names_unique(graph_def)
     imported = tf.compat.v1.wrap_function(lambda: tf.import_graph_def(graph_def, name=""), [])
     compute = imported.prune(

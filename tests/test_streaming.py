@@ -1,13 +1,17 @@
 """Clients whose data is a file, a generator, or larger than the memory that they may take."""
 
+import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fedutils import runtime
+from fedutils.errors import InputError
+from fedutils.tff import tff
 
 # isort: split
 import tensorflow as tf
@@ -45,7 +49,10 @@ def test_memory_files_and_generators_give_the_same_weights(tmp_path):
     np.testing.assert_array_equal(run_rounds(process, mixed, num_rounds=2), expected)
 
 
-def test_an_error_in_the_data_names_the_client():
+@pytest.mark.parametrize("prefetch", [False, True])
+def test_an_error_in_the_data_names_the_client(prefetch):
+    runtime.use("in_process", prefetch=prefetch)
+
     def fail():
         yield np.zeros(3, np.float32), np.float32(0)
         raise OSError("the disk of this hospital is gone")
@@ -57,6 +64,66 @@ def test_an_error_in_the_data_names_the_client():
     with pytest.raises(tf.errors.OpError, match="the disk of this hospital is gone") as error:
         run_rounds(process, [good, broken])
     assert "client 1 of 2" in error.value.__notes__[0]
+
+
+# ---- the next batch, while this one trains
+
+
+@pytest.mark.parametrize("prefetch", [False, True])
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core does one thing at a time")
+def test_the_next_batch_is_read_while_this_one_trains(prefetch):
+    read, ahead = [threading.Event() for _ in range(4)], []
+
+    def produce():
+        for event in read:
+            event.set()
+            yield np.int32(1)
+
+    def wait(total):
+        if total < 3:  # the step of batch `total`
+            ahead.append(read[int(total) + 1].wait(10 if prefetch else 0.2))
+        return total
+
+    def step(total, x):
+        waited = tf.py_function(wait, [total], tf.int32)
+        return tf.ensure_shape(waited, ()) + x
+
+    add_up = tff.tensorflow.computation(lambda d: d.reduce(0, step), tff.SequenceType(np.int32))
+    data = tf.data.Dataset.from_generator(produce, output_signature=tf.TensorSpec((), tf.int32))
+    options = tf.data.Options()
+    options.experimental_optimization.inject_prefetch = False  # tf.data's own, on the host
+    data = data.with_options(options)
+    runtime.use("in_process", prefetch=prefetch)
+    assert add_up(data) == 4
+    assert ahead == [prefetch] * 3
+
+
+def test_reading_ahead_changes_no_weight():
+    clients = [make_client(7, seed=0), make_client(3, seed=1).take(0), from_generator(make_client(4, seed=2))]
+    process = build_sgd_process(clients[0].element_spec)
+    expected = run_rounds(process, clients, num_rounds=2)
+    runtime.use("in_process", prefetch=True)
+    np.testing.assert_array_equal(run_rounds(process, clients, num_rounds=2), expected)
+
+
+def test_batches_are_read_ahead_on_gpus_unless_told_otherwise(monkeypatch):
+    class Device:
+        def __init__(self, kind):
+            self.name, self.device_type = f"/device:{kind}:0", kind
+
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda: [Device("CPU"), Device("GPU")])
+    chosen = [
+        runtime._choose_settings(devices, None, False, prefetch).loops.prefetch
+        for devices, prefetch in ((None, None), (["GPU:0"], False), (["CPU:0"], None), (["CPU:0"], True))
+    ]
+    assert chosen == [True, False, False, True]
+
+
+def test_wrong_values_of_prefetch():
+    with pytest.raises(InputError, match="prefetch: expected True or False, found 2; leave it out"):
+        runtime.use("in_process", prefetch=2)
+    with pytest.raises(InputError, match="prefetch: expected none of them with the worker"):
+        runtime.use("worker", prefetch=True)
 
 
 LARGE = """
