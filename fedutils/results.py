@@ -1,9 +1,6 @@
 """Result files: one small JSON a run, written atomically, that says where every number came from."""
 
-import ast
 import contextlib
-import functools
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -159,34 +156,3 @@ def git_commit() -> dict:
         return {"commit": git("rev-parse", "HEAD"), "code_changed": bool(changed)}
     except (OSError, subprocess.CalledProcessError):
         return {"commit": "unknown", "code_changed": None}
-
-
-@functools.cache
-def code_fingerprint(modules: tuple[str, ...]) -> str:
-    """Return a hash of what the given modules do: their syntax without comments and docstrings.
-
-    A finished training run is used again only while this hash stands, so that mending a comment costs nothing
-    and changing the code never shows an old number.
-
-    Parameters
-    ----------
-    modules : tuple of str
-        File names inside `fedutils`, without the suffix, e.g. ``("federated", "models/classification")``.
-    """
-    digest = hashlib.sha256()
-    for name in modules:
-        tree = ast.parse((paths.PACKAGE / f"{name}.py").read_text())
-        for node in ast.walk(tree):
-            body = getattr(node, "body", None)
-            if isinstance(body, list) and body and _is_docstring(body[0]):
-                body.pop(0)
-        digest.update(ast.dump(tree).encode())
-    return digest.hexdigest()[:16]
-
-
-def _is_docstring(node) -> bool:
-    return (
-        isinstance(node, ast.Expr)
-        and isinstance(node.value, ast.Constant)
-        and isinstance(node.value.value, str)
-    )

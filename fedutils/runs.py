@@ -1,7 +1,7 @@
 """A training run: its history and its best weights, and the folder where it is kept.
 
 A run is found again by what defines it: its settings, its data and the code that it executes
-(`fedutils.results.code_fingerprint`). A killed run goes on from its last round; a finished one is read, not
+(`fedutils.source_code`). A killed run goes on from its last round; a finished one is read, not
 repeated; a change of code or settings starts anew.
 """
 
@@ -17,49 +17,26 @@ import numpy as np
 
 from fedutils import paths
 from fedutils.errors import InputError
-from fedutils.results import code_fingerprint, to_json, versions, write_atomic
+from fedutils.results import to_json, versions, write_atomic
+from fedutils.source_code import fingerprint_code, list_imported
 
-# Faces, ground, and what only looks at data: nothing in these files changes what a training step computes.
-_NOT_TRAINING = {
-    "audit",
-    "audit_report",
-    "calibration",
-    "case_audit",
-    "case_table",
-    "cli",
-    "cli_models",
-    "errors",
-    "evaluate",
-    "explorer",
-    "figure_box",
-    "gradcam",
-    "heterogeneity",
-    "image_audit",
-    "image_table",
-    "metrics",
-    "model_file",
-    "model_info",
-    "odd_images",
-    "paths",
-    "plots",
-    "plots_data",
-    "plots_models",
-    "plots_scores",
-    "predict",
-    "profiles",
-    "quiet",
-    "readme",
-    "reproduce",
-    "results",
-    "shortcuts",
-    "sources",
-    "viewers",
-}
-_TRAINING_CODE = tuple(
-    str(path.relative_to(paths.PACKAGE).with_suffix(""))
-    for path in sorted(paths.PACKAGE.rglob("*.py"))
-    if path.stem not in _NOT_TRAINING
+# Where the notebooks' trainings enter fedutils; what these import is executed too.
+_ENTRIES = (
+    "algorithms",
+    "centralized",
+    "epochs",
+    "federated",
+    "losses",
+    "runtime",
+    "slice_metrics",
+    "partition*",
+    "models/*",
+    "data/audited",
+    "data/prepared_set",
+    "data/segmentation*",
 )
+# The ground moves files and messages; nothing in it changes what a training step computes.
+_GROUND = {"errors", "paths", "quiet", "results", "source_code"}
 
 
 @dataclass
@@ -107,7 +84,8 @@ class Run:
 
 def run_folder(name: str, settings: dict) -> Path:
     """Return the folder of the run that `settings` (plain values) and today's code define."""
-    identity = {"settings": settings, "code": code_fingerprint(_TRAINING_CODE), "versions": versions()}
+    executed = tuple(name for name in list_imported(_ENTRIES) if name not in _GROUND)
+    identity = {"settings": settings, "code": fingerprint_code(executed), "versions": versions()}
     digest = hashlib.sha256(to_json(identity).encode()).hexdigest()[:12]
     return paths.output_dir() / "runs" / f"{name}-{digest}"
 

@@ -69,7 +69,7 @@ LAYERS = (
         "preprocess",
         "sources",
     ),
-    ("paths", "results", "errors", "quiet"),
+    ("paths", "results", "errors", "quiet", "source_code"),
 )
 
 

@@ -60,17 +60,3 @@ def test_an_output_that_cannot_be_made_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setenv("FEDUTILS_OUTPUT", str(tmp_path / "file" / "below"))
     with pytest.raises(InputError, match=r"cannot write .*Not a directory"):
         save(accuracy=0.5)
-
-
-def test_code_fingerprint_ignores_words_and_sees_code(tmp_path, monkeypatch):
-    monkeypatch.setattr(paths, "PACKAGE", tmp_path)
-
-    def fingerprint(text):
-        (tmp_path / "m.py").write_text(text)
-        results.code_fingerprint.cache_clear()
-        return results.code_fingerprint(("m",))
-
-    base = fingerprint('"""One."""\ndef f():\n    """Two."""\n    return 1  # three\n')
-    assert base == fingerprint('"""Another."""\ndef f():\n    """Words."""\n    return 1\n')
-    assert base != fingerprint('"""One."""\ndef f():\n    """Two."""\n    return 2  # three\n')
-    results.code_fingerprint.cache_clear()
