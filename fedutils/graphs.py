@@ -13,7 +13,7 @@ import collections
 import functools
 import itertools
 
-from fedutils.loops import LoopOptions, unroll_reductions
+from fedutils.loops import unroll_reductions
 from fedutils.tff import tff  # noqa: F401  (first: it prepares the imports below)
 
 # isort: split
@@ -103,7 +103,7 @@ class Leaf:
         If this TensorFlow cannot import the graph.
     """
 
-    def __init__(self, proto, type_spec, loops=LoopOptions()):
+    def __init__(self, proto, type_spec, loops):
         self._type_spec = type_spec
         self._has_token = bool(proto.session_token_tensor_name)
         graph_def = tf.compat.v1.GraphDef()
