@@ -15,6 +15,7 @@ BENCHMARKED = {
     "mobilenet": "MobileNetV3 small",
     "unet3d": "3-D U-Net",
 }
+SEGMENTING = {"unet": "U-Net", "unet_plus_plus": "U-Net++", "attention_unet": "Attention U-Net"}
 
 
 def _load(folder: Path, name: str) -> dict:
@@ -71,6 +72,42 @@ def build_table(folder: Path) -> str:
         f"{settings['local_epochs']} local epoch(s); {tests['public']['n']} public test images, "
         f"{tests['deduplicated']['n']} of them once each and under one label; {kept_of}. "
         "Epoch and round were chosen on validation images. Not for clinical use.",
+    ]
+    return "\n".join(lines)
+
+
+def build_outlines(folder: Path) -> str:
+    """Return the table of segmentation as Markdown: whole tumour, by network.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds the result of notebook 06.
+    """
+    record = _load(folder, "06_centralized_segmentation")
+    measured, settings = record["metrics"], record["parameters"]
+    unit = measured["distance_unit"]
+    lines = [
+        f"| network | parameters | Dice | 95 % interval over patients | HD95, {unit}, median | sensitivity |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, of_network in measured["summary"].items():
+        dice, distance, found = (of_network[key]["WT"] for key in ("dice", f"hd95_{unit}", "sensitivity"))
+        low, high = dice["interval"]
+        far = sum(distance["median"]) / len(distance["median"])
+        lines.append(
+            f"| {SEGMENTING[name]} | {measured['num_parameters'][name]:,} | {dice['mean']:.3f} ± "
+            f"{dice['std']:.3f} | {low:.3f} to {high:.3f} | {far:.1f} | {found['mean']:.3f} ± "
+            f"{found['std']:.3f} |"
+        )
+    source = {"kaggle_3m": "real patients of kaggle_3m"}.get(record["data"]["source"], "phantom patients")
+    lines += [
+        "",
+        f"Profile `{record['profile']}`, whole tumour, {record['data']['num_cases']} {source}, each tested "
+        f"once a seed in {settings['num_folds']} folds; {settings['slice_size']} px (a perfect answer "
+        f"reaches {measured['ceiling']:.3f}), {measured['epochs_planned']} epochs, the best chosen on validation "
+        f"patients; mean ± standard deviation over {len(record['seeds'])} seeds. Marking nothing at all "
+        f"has an accuracy of {measured['empty_accuracy']:.3f} and a Dice of 0. Not for clinical use.",
     ]
     return "\n".join(lines)
 
@@ -188,11 +225,20 @@ def replace_block(text: str, name: str, content: str) -> str:
     return f"{before}{start}\n{content}\n{end}{rest.split(end)[1]}"
 
 
+def build_blocks() -> dict[str, str]:
+    """Return the content of every measured block of the README, by name."""
+    results = paths.ROOT / "results"
+    return {
+        "results": build_table(results),
+        "segmentation": build_outlines(results),
+        "what runs": build_matrix(paths.ROOT / "tests" / "what_runs.json"),
+        "benchmarks": build_costs(paths.ROOT / "benchmarks" / "results.json"),
+    }
+
+
 def update_readme() -> None:
-    """Write the results' table, the matrix of what runs and the benchmarks' line into the README."""
-    text = replace_block(README.read_text(), "results", build_table(paths.ROOT / "results"))
-    text = replace_block(text, "what runs", build_matrix(paths.ROOT / "tests" / "what_runs.json"))
-    costs = paths.ROOT / "benchmarks" / "results.json"
-    if costs.exists():
-        text = replace_block(text, "benchmarks", build_costs(costs))
+    """Write every measured block into the README."""
+    text = README.read_text()
+    for name, content in build_blocks().items():
+        text = replace_block(text, name, content)
     write_atomic(README, text.encode())
