@@ -107,7 +107,8 @@ def build_outlines(folder: Path) -> str:
         f"once a seed in {settings['num_folds']} folds; {settings['slice_size']} px (a perfect answer "
         f"reaches {measured['ceiling']:.3f}), {measured['epochs_planned']} epochs, the best chosen on "
         f"validation patients; mean ± standard deviation over {len(record['seeds'])} seeds. Marking "
-        f"nothing at all has an accuracy of {measured['empty_accuracy']:.3f} and a Dice of 0. Not for clinical use.",
+        f"nothing at all has an accuracy of {measured['empty_accuracy']:.3f} and a Dice of 0. Not for "
+        "clinical use.",
     ]
     return "\n".join(lines)
 
