@@ -18,6 +18,7 @@ from fedutils.partition import (
     partition_shards,
 )
 from fedutils.partition_attributes import partition_institution, partition_tumour_size
+from fedutils.partition_units import check_positive
 from fedutils.plots_data import plot_holdings
 
 # By kind: the function, and which sliders it listens to, by the name of its argument.
@@ -29,6 +30,7 @@ _KINDS = {
     "quantity": (partition_quantity, {"exponent": "exponent"}),
     "label and quantity": (partition_combined, {"alpha": "alpha", "exponent": "exponent"}),
 }
+_ALPHAS = (0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 30.0, 50.0, 100.0, 300.0)
 
 
 class PartitionExplorer(FigureBox):
@@ -68,8 +70,12 @@ class PartitionExplorer(FigureBox):
                 style=style,
             ),
             "seed": ipywidgets.IntSlider(seed, 0, max(50, seed), description="seed", style=style),
-            "alpha": ipywidgets.FloatLogSlider(
-                alpha, min=-1.5, max=2.5, step=0.05, description="alpha", style=style
+            # Chosen values: a sliding scale shows the nearest of its steps, 0.316, where 0.3 was asked for.
+            "alpha": ipywidgets.SelectionSlider(
+                options=[(f"{value:g}", value) for value in sorted({*_ALPHAS, alpha})],
+                value=alpha,
+                description="alpha",
+                style=style,
             ),
             "exponent": ipywidgets.FloatSlider(
                 1.0, min=0.0, max=3.0, step=0.1, description="exponent", style=style
@@ -155,13 +161,14 @@ def explore_partition(
     Raises
     ------
     InputError
-        If there is no image, or a label has no name.
+        If there is no image, a label has no name, or `alpha` is not positive.
     """
     if len(labels) == 0 or int(np.max(labels)) >= len(class_names):
         raise InputError(
             f"labels: expected some, from 0 to {len(class_names) - 1}, found "
             f"{f'up to {int(np.max(labels))}' if len(labels) else 'none'}; name every class"
         )
+    check_positive("alpha", alpha)
     return PartitionExplorer(
         labels, class_names, groups, institutions, tumour_sizes, minimum, num_clients, alpha, seed
     )

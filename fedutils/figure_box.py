@@ -16,6 +16,8 @@ from PIL import Image
 
 from fedutils.errors import InputError
 
+_COLUMN = "250px"  # the least width in which a slider has room between its name and its value
+
 
 class FigureBox(ipywidgets.VBox):
     """Controls above a figure that is drawn again whenever one of them changes.
@@ -32,15 +34,21 @@ class FigureBox(ipywidgets.VBox):
 
     moving: tuple[Artist, ...] = ()  # what changes; the rest is drawn once. Without any, all is drawn anew.
 
-    def __init__(self, figure: Figure, controls: dict[str, ipywidgets.Widget], columns: int = 3) -> None:
+    def __init__(self, figure: Figure, controls: dict[str, ipywidgets.Widget]) -> None:
         self.figure, self.controls = figure, controls
-        self.picture = ipywidgets.Image(format="png")
+        # Of its own size, smaller on a narrow page: stretched to a wide one it blurs and leaves the window.
+        self.picture = ipywidgets.Image(
+            format="png", layout={"align_self": "flex-start", "max_width": "100%"}
+        )
         self.message = ipywidgets.HTML()
         self._still = None
         FigureCanvasAgg(figure)
+        for control in controls.values():
+            control.layout.width = "auto"  # of its cell: a fixed width is cut off where the page is narrow
+        # As many columns as there is room for: three on a page, two beside a side bar, one on a telephone.
         grid = ipywidgets.GridBox(
             list(controls.values()),
-            layout=ipywidgets.Layout(grid_template_columns=f"repeat({columns}, max-content)"),
+            layout=ipywidgets.Layout(grid_template_columns=f"repeat(auto-fill, minmax({_COLUMN}, 1fr))"),
         )
         super().__init__([grid, self.picture, self.message])
         for control in controls.values():

@@ -82,7 +82,13 @@ class CaseViewer(FigureBox):
             options=list(modalities), description="modality", style=style
         )
         controls["window"] = ipywidgets.FloatRangeSlider(
-            value=(0.0, 99.5), min=0, max=100, step=0.5, description="window, %", style=style
+            value=(0.0, 99.5),
+            min=0,
+            max=100,
+            step=0.5,
+            readout_format=".1f",  # two numbers of two decimals do not fit
+            description="window, %",
+            style=style,
         )
         controls["opacity"] = ipywidgets.FloatSlider(
             value=0.5, min=0, max=1, step=0.05, description="mask", disabled=not len(found), style=style
@@ -162,7 +168,8 @@ class CaseViewer(FigureBox):
             ):
                 text.set_text(letter)
             position = f", {where[axis] * self._sides[axis]:.0f} mm" if self._spacing else ""
-            plane.ax.set_title(f"{PLANES[axis]} {where[axis] + 1} of {self._shape[axis]}{position}")
+            # Counted from 0, as the sliders and the arrays are.
+            plane.ax.set_title(f"{PLANES[axis]} {where[axis]} of {self._shape[axis] - 1}{position}")
 
     def _window(self, values):
         """Return the grey values at the window's percentiles of what is brighter than the background."""
@@ -239,7 +246,7 @@ def view_case_3d(case: Case | Volume, *, modality: str | None = None, opacity: f
         If ipyniivue is not installed (it is not part of the environment), or the case has no such modality.
     """
     try:
-        from ipyniivue import NiiVue
+        from ipyniivue import NiiVue, ShowRender
     except ImportError:
         raise InputError(
             "view_case_3d: expected the package ipyniivue, found none; install it with "
@@ -259,7 +266,8 @@ def view_case_3d(case: Case | Volume, *, modality: str | None = None, opacity: f
     if volume.mask is not None:
         layers.append({"path": Path(folder.name, "mask.nii.gz"), "colormap": "warm", "opacity": opacity})
         nibabel.save(nibabel.Nifti1Image(volume.mask.astype(np.uint8), affine), layers[1]["path"])
-    viewer = NiiVue()
+    # The rendering is left out by default; labels are not to be blended where two of them meet.
+    viewer = NiiVue(multiplanar_show_render=ShowRender.ALWAYS, is_nearest_interpolation=True)
     viewer.load_volumes(layers)
     viewer.folder = folder  # read when the widget is shown: kept as long as the widget is
     return viewer

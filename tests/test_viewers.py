@@ -1,4 +1,4 @@
-"""The widgets, without a browser: their controls are turned, and the figure is looked into."""
+"""The viewers of a case, without a browser: their controls are turned, and the figure is looked into."""
 
 import io
 import sys
@@ -14,7 +14,7 @@ from PIL import Image
 from fedutils import plots
 from fedutils.data.case import Case, Volume
 from fedutils.errors import InputError
-from fedutils.viewers import CONVENTIONS, explore_partition, view_case, view_case_3d
+from fedutils.viewers import CONVENTIONS, view_case, view_case_3d
 
 SHAPE, SPACING = (7, 8, 9), (1.0, 2.0, 3.0)
 
@@ -45,7 +45,7 @@ def test_it_opens_in_the_middle_of_the_tumour_as_plot_planes_does():
     assert np.array_equal(data(axial), value[:, :, 4].T)
     assert np.array_equal(data(coronal), value[:, 3, :].T)
     assert np.array_equal(data(sagittal), value[2].T)
-    assert axial.ax.get_title() == "axial 5 of 9, 12 mm"
+    assert axial.ax.get_title() == "axial 4 of 8, 12 mm"
     still = plots.plot_planes(make_volume().images["t1"], make_volume().mask, SPACING)
     for plane, ax in zip((axial, coronal, sagittal), still.axes, strict=True):
         assert np.array_equal(data(plane), ax.images[0].get_array())
@@ -60,7 +60,7 @@ def test_turning_a_slice_shows_it_and_a_new_picture():
     before = viewer.picture.value
     viewer.controls["axial"].value = 7
     sagittal, coronal, axial = viewer.planes
-    assert data(axial)[3, 2] == 237 and axial.ax.get_title() == "axial 8 of 9, 21 mm"
+    assert data(axial)[3, 2] == 237 and axial.ax.get_title() == "axial 7 of 8, 21 mm"
     assert data(coronal)[4, 2] == 234  # still at y = 3
     assert list(coronal.lines[1].get_ydata()) == [22.5, 22.5]  # the middle of slice 7, 3 mm high
     viewer.controls["coronal"].value, viewer.controls["sagittal"].value = 0, 6
@@ -68,6 +68,19 @@ def test_turning_a_slice_shows_it_and_a_new_picture():
     assert viewer.picture.value != before
     with Image.open(io.BytesIO(viewer.picture.value)) as picture:
         assert picture.size == (960, 390)
+
+
+def test_controls_fit_a_narrow_page():
+    grid, image, _ = view_case(make_volume()).children
+    assert grid.layout.grid_template_columns == "repeat(auto-fill, minmax(250px, 1fr))"
+    assert {control.layout.width for control in grid.children} == {"auto"}
+    assert (image.layout.align_self, image.layout.max_width) == ("flex-start", "100%")
+
+
+def test_title_and_slider_count_alike():
+    viewer = view_case(make_volume())
+    viewer.controls["coronal"].value = 7
+    assert viewer.controls["coronal"].max == 7 and viewer.planes[1].ax.get_title() == "coronal 7 of 7, 14 mm"
 
 
 def test_modality_and_window():
@@ -127,12 +140,12 @@ def test_the_picture_itself_has_left_on_the_left():
 def test_without_spacing_or_mask():
     volume = make_volume()
     viewer = view_case(Volume(volume.images))
-    assert viewer.planes[2].ax.get_title() == "axial 5 of 9" and viewer.planes[2].ax.get_xlabel() == "voxels"
+    assert viewer.planes[2].ax.get_title() == "axial 4 of 8" and viewer.planes[2].ax.get_xlabel() == "voxels"
     assert viewer.controls["axial"].value == 4 and viewer.controls["opacity"].disabled
     assert viewer.planes[1].ax.get_aspect() == "auto" and viewer.planes[2].ax.get_aspect() == 1
     assert not viewer.figure.legends
     known = view_case(Volume(volume.images), spacing=(1.0, 1.0, 5.0))
-    assert known.planes[2].ax.get_title() == "axial 5 of 9, 20 mm"
+    assert known.planes[2].ax.get_title() == "axial 4 of 8, 20 mm"
 
 
 def test_a_binary_mask_is_one_tumour():
@@ -173,8 +186,8 @@ def test_a_bad_file_is_told_below_the_picture():
 
 
 def test_what_is_no_case_is_refused():
-    with pytest.raises(InputError, match="expected a Case or a Volume, found ndarray"):
-        view_case(np.zeros(SHAPE))
+    with pytest.raises(InputError, match="expected a Case or a Volume, found list"):
+        view_case([])
 
 
 def test_no_figure_is_left_to_pyplot_and_a_step_is_quick():
@@ -183,11 +196,11 @@ def test_no_figure_is_left_to_pyplot_and_a_step_is_quick():
     viewer = view_case(volume)
     steps = []
     for i in range(40, 60):
-        start = time.perf_counter()
+        start = time.process_time()  # of this process: other work on the machine plays no part
         viewer.controls["axial"].value = i
-        steps.append(time.perf_counter() - start)
+        steps.append(time.process_time() - start)
     assert not plt.get_fignums()
-    assert min(steps) < 0.1  # the quickest: other work on the machine only delays
+    assert np.median(steps) < 0.1
 
 
 def test_3d_asks_for_ipyniivue_where_it_is_absent(monkeypatch):
@@ -198,76 +211,19 @@ def test_3d_asks_for_ipyniivue_where_it_is_absent(monkeypatch):
 
 def test_3d_hands_over_image_and_mask(monkeypatch):
     class NiiVue:
+        def __init__(self, **options):
+            self.options = options
+
         def load_volumes(self, layers):
             self.layers = layers
 
-    monkeypatch.setitem(sys.modules, "ipyniivue", types.SimpleNamespace(NiiVue=NiiVue))
+    always = types.SimpleNamespace(ALWAYS=1)
+    monkeypatch.setitem(sys.modules, "ipyniivue", types.SimpleNamespace(NiiVue=NiiVue, ShowRender=always))
     viewer = view_case_3d(make_volume(), modality="flair", opacity=0.3)
     image, mask = (nibabel.load(layer["path"]) for layer in viewer.layers)
     assert np.array_equal(np.asarray(image.dataobj), make_volume().images["flair"])
     assert np.array_equal(np.asarray(mask.dataobj), make_volume().mask)
+    assert viewer.options == {"multiplanar_show_render": 1, "is_nearest_interpolation": True}
     assert np.allclose(image.affine, make_volume().affine) and viewer.layers[1]["opacity"] == 0.3
     with pytest.raises(InputError, match="expected one of t1, flair, found t2"):
         view_case_3d(make_volume(), modality="t2")
-
-
-LABELS = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [50, 60, 70]))
-
-
-def test_the_explorer_deals_out_what_its_controls_say():
-    from fedutils.partition import partition_combined, partition_dirichlet
-
-    box = explore_partition(LABELS, ("a", "b", "c"), num_clients=4, alpha=0.5, seed=2)
-    expected = partition_dirichlet(LABELS, 4, alpha=0.5, seed=2, minimum=8)
-    assert all(np.array_equal(a, b) for a, b in zip(box.clients, expected, strict=True))
-    before = box.picture.value
-    box.controls["kind"].value = "label and quantity"
-    box.controls["exponent"].value, box.controls["seed"].value = 1.5, 7
-    expected = partition_combined(LABELS, 4, alpha=0.5, exponent=1.5, seed=7, minimum=8)
-    assert all(np.array_equal(a, b) for a, b in zip(box.clients, expected, strict=True))
-    widths = [bar.get_width() for bar in box.figure.axes[0].patches]
-    assert sum(widths) == len(LABELS) and box.picture.value != before
-    assert f"{box.measured['label_distance']:.2f}" in box.figure.axes[0].get_title()
-    assert box.measured["smallest"] >= 8
-
-
-@pytest.mark.parametrize(
-    ("kind", "used"),
-    [
-        ("IID", set()),
-        ("Dirichlet", {"alpha"}),
-        ("classes per client", {"classes"}),
-        ("shards", {"classes"}),
-        ("quantity", {"exponent"}),
-        ("label and quantity", {"alpha", "exponent"}),
-        ("tumour size", {"alpha"}),
-        ("institution", set()),
-    ],
-)
-def test_every_kind_is_drawn_and_only_its_sliders_are_on(kind, used):
-    box = explore_partition(
-        LABELS,
-        ("a", "b", "c"),
-        groups=np.arange(180) // 3,
-        institutions=["X", "Y"] * 90,
-        tumour_sizes=np.arange(180.0),
-    )
-    box.controls["kind"].value = kind
-    assert box.message.value == "" and sum(map(len, box.clients)) == 180
-    on = {name for name in ("alpha", "exponent", "classes") if not box.controls[name].disabled}
-    assert on == used
-
-
-def test_what_cannot_be_dealt_out_is_told_and_the_figure_stays():
-    box = explore_partition(LABELS, ("a", "b", "c"), minimum=30)
-    before = box.picture.value
-    box.controls["clients"].value = 7
-    assert "at least 210 images for 7 clients" in box.message.value and box.picture.value == before
-    box.controls["clients"].value = 3
-    assert box.message.value == "" and len(box.clients) == 3
-
-
-@pytest.mark.parametrize(("labels", "word"), [([], "found none"), ([0, 3], "from 0 to 2, found up to 3")])
-def test_labels_without_names_are_refused(labels, word):
-    with pytest.raises(InputError, match=word):
-        explore_partition(np.asarray(labels), ("a", "b", "c"))
