@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from scipy import stats
 
 from fedutils.errors import InputError
@@ -43,7 +43,9 @@ def plot_error_by_size(
     order = np.argsort(sizes[drawn], kind="stable")
     x, y = sizes[drawn][order], scores[drawn][order]
     ax.set_xscale("log")
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.plot(x, y, "o", color=COLOURS[0], markersize=4, alpha=0.7, markeredgewidth=0)
     width = max(5, len(x) // 5)  # of the running median: a fifth of the cases
     if len(x) >= 2 * width:
@@ -60,7 +62,7 @@ def plot_error_by_size(
     ax.set_title("; ".join(words), fontsize=8)
     ax.set_xlabel(f"size of the tumour, {unit}")
     ax.set_ylabel(quantity)
-    if quantity == "Dice":
+    if quantity.startswith("Dice"):
         ax.set_ylim(-0.03, 1.03)
     return ax
 
