@@ -1,10 +1,10 @@
-"""The command line: ``fedutils reproduce``, ``fedutils data phantom|audit`` and ``fedutils kernel``."""
+"""The command line: ``fedutils reproduce | data | predict | evaluate | report | kernel``."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from fedutils import cli_models
+from fedutils import cli_models, cli_report
 from fedutils.errors import InputError
 
 
@@ -94,6 +94,7 @@ def build_parser() -> argparse.ArgumentParser:
     audit.set_defaults(call=_audit)
 
     cli_models.add_commands(commands)
+    cli_report.add_commands(commands)
     return parser
 
 

@@ -2,8 +2,8 @@
 
 Not run by pytest, since a browser is no part of the environment. By hand, where Chromium is installed:
 
-    python3 -m venv /tmp/browser && /tmp/browser/bin/pip install playwright
-    /tmp/browser/bin/python tests/browser_widgets.py /tmp/shots --width 1000 --only 03_partitioning
+    python3 -m venv build/browser && build/browser/bin/pip install playwright
+    build/browser/bin/python tests/browser_widgets.py build/shots --width 1000 --only 03_partitioning
 
 Starts JupyterLab on loopback with a home of its own, runs copies of the notebooks on the phantom, and leaves
 a picture of each widget at first and after every control. Ends with status 1 if a control changes nothing, a

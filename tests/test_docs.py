@@ -23,3 +23,8 @@ def test_the_blocks_of_the_guide_to_the_runtime_run_in_order(tmp_path, capfd):
 def test_the_blocks_of_the_page_on_the_data_run_in_order(tmp_path, capfd):
     assert run_blocks("data.md", tmp_path) >= 9
     assert (tmp_path / "audit" / "report.html").exists()
+
+
+def test_the_blocks_of_the_page_on_reports_run_in_order(tmp_path, capfd):
+    assert run_blocks("reports.md", tmp_path) >= 4
+    assert (tmp_path / "report.html").exists()
