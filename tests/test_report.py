@@ -5,6 +5,7 @@ import dataclasses
 import html.parser
 import io
 import re
+import os
 import shutil
 import subprocess
 from itertools import pairwise
@@ -232,8 +233,13 @@ def test_a_browser_shows_the_page_and_runs_nothing(tmp_path):
     path = tmp_path / "page.html"
     path.write_text(render_html(facts, compose(facts), tmp_path))
     flags = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'browser'}"]
+    places = {name: str(tmp_path / "home") for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME")}
     done = subprocess.run(
-        ["chromium", *flags, "--dump-dom", path.as_uri()], capture_output=True, text=True, timeout=60
+        ["chromium", *flags, "--dump-dom", path.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | places,  # it would write into the reader's own
     )
     page = Page(done.stdout)
     assert "script" not in page.tags and HOSTILE in page.texts["page"]
