@@ -4,8 +4,8 @@ import base64
 import dataclasses
 import html.parser
 import io
-import re
 import os
+import re
 import shutil
 import subprocess
 from itertools import pairwise
