@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from tqdm.auto import tqdm
 
+from fedutils.centralized import predict_logits
 from fedutils.data import brain_mri
 from fedutils.data.layouts import detect_layout, find_layouts, list_cases
 from fedutils.data.segmentation import compute_regions, load_truth
@@ -19,7 +20,6 @@ from fedutils.predict import check_task, predict_case
 from fedutils.segmentation_metrics import compute_segmentation_metrics, summarise_cases
 
 SPLITS = {"training": ("Training",), "testing": ("Testing",), "all": brain_mri.SPLITS}
-_BATCH = 64
 
 
 def evaluate_folder(
@@ -99,13 +99,7 @@ def _evaluate_images(model, info, root, split, skip_bad, progress) -> dict:
         for name in names
     ]
     labels = np.concatenate([images.y for images in sets])
-    logits = np.concatenate(
-        [
-            np.asarray(model.predict_on_batch(images.x[i : i + _BATCH]))
-            for images in sets
-            for i in range(0, len(images), _BATCH)
-        ]
-    )
+    logits = np.concatenate([predict_logits(model, images.x) for images in sets])
     measured = compute_classification_metrics(labels, logits / info.temperature, info.outputs)
     record = {"n": measured["n"], "skipped": sum(len(images.skipped) for images in sets), "split": split}
     for name in ("accuracy", "precision", "recall", "f1", "auc", "ece", "nll", "brier"):

@@ -8,6 +8,7 @@ from tqdm.auto import tqdm
 
 from fedutils.data.segmentation import SliceSet
 from fedutils.inference import predict_slices, segment
+from fedutils.metrics import summarise
 from fedutils.segmentation_metrics import compute_dice, compute_segmentation_metrics
 
 
@@ -83,3 +84,33 @@ def measure_cases(
         measured.append(compute_segmentation_metrics(predicted, truths[case], slices.regions, spacing))
         found.append(predicted)
     return measured, found
+
+
+def summarise_seeds(summaries: Sequence[dict], metrics: Sequence[str]) -> dict[str, dict[str, dict]]:
+    """Put the summaries of several seeds together.
+
+    Parameters
+    ----------
+    summaries : sequence of dict
+        One a seed, from `fedutils.segmentation_metrics.summarise_cases`.
+    metrics : sequence of str
+
+    Returns
+    -------
+    dict of str to dict of str to dict
+        By metric and region: ``mean``, ``std`` and ``values`` over seeds of the means over cases
+        (`fedutils.metrics.summarise`), the ``median`` of each seed, the ``interval`` of the first, and ``n``.
+    """
+
+    def put_together(told):
+        over_seeds = summarise([one["mean"] for one in told])
+        medians = [one["median"] for one in told]
+        return over_seeds | {"median": medians, "interval": told[0]["interval"], "n": told[0]["n"]}
+
+    return {
+        metric: {
+            region: put_together([summary[metric][region] for summary in summaries])
+            for region in summaries[0][metric]
+        }
+        for metric in metrics
+    }

@@ -57,12 +57,16 @@ def make_batches(
         return tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
 
     batches = tf.data.Dataset.range(epochs).flat_map(one_epoch).enumerate().map(gather)
+    return finish_batches(batches, epochs * -(-len(y) // batch_size))
+
+
+def finish_batches(batches: tf.data.Dataset, num_batches: int) -> tf.data.Dataset:
+    """Say how many batches there are, and make them beside the training step."""
     options = tf.data.Options()
     # One thread keeps up with a training step, and TensorFlow's determinism would undo more, noisily.
     options.experimental_optimization.map_parallelization = False
-    batches = batches.with_options(options)
-    num_batches = epochs * -(-len(y) // batch_size)
-    return batches.apply(tf.data.experimental.assert_cardinality(num_batches)).prefetch(2)
+    counted = tf.data.experimental.assert_cardinality(num_batches)
+    return batches.with_options(options).apply(counted).prefetch(2)
 
 
 def augment_batch(
@@ -102,32 +106,50 @@ def augment_batch(
     angle = u[0] * (rotation * np.pi / 180)
     zoom = 1.0 + scale * u[1]
     mirror = tf.sign(u[2])  # left and right change places
-    cos, sin = tf.cos(angle) * zoom, tf.sin(angle) * zoom
-    a, b, c, d = mirror * cos, -sin, mirror * sin, cos
-    middle = (side - 1) / 2
-    dx, dy = u[3] * shift * side[1], u[4] * shift * side[0]
-    zero = tf.zeros(count)
-    # Row vectors of the map from output to input pixel, about the image's middle.
-    transforms = tf.stack(
-        [
-            a,
-            b,
-            middle[1] - a * middle[1] - b * middle[0] + dx,
-            c,
-            d,
-            middle[0] - c * middle[1] - d * middle[0] + dy,
-            zero,
-            zero,
-        ],
-        axis=1,
-    )
-    moved = tf.raw_ops.ImageProjectiveTransformV3(
-        images=images,
-        transforms=transforms,
-        output_shape=tf.shape(images)[1:3],
-        fill_value=0.0,
-        interpolation="BILINEAR",
-        fill_mode="CONSTANT",
-    )
+    transforms = build_transforms(angle, zoom, mirror, shift * u[4], shift * u[3], side)
+    moved = move_pictures(images, transforms, "BILINEAR")
     gain = (1.0 + contrast * u[5])[:, tf.newaxis, tf.newaxis, tf.newaxis]
     return tf.clip_by_value(moved * gain, 0.0, 1.0)
+
+
+def build_transforms(
+    angle: tf.Tensor, zoom: tf.Tensor, mirror: tf.Tensor, down: tf.Tensor, right: tf.Tensor, sides: tf.Tensor
+) -> tf.Tensor:
+    """Build maps from output to input pixel, about the pictures' middle, for `move_pictures`.
+
+    Parameters
+    ----------
+    angle : float32 (B,)
+        In radians.
+    zoom : float32 (B,)
+        Pixels of the input for one of the output.
+    mirror : float32 (B,)
+        -1 where left and right change places, else 1.
+    down, right : float32 (B,)
+        Shift of the input, as a fraction of its height and width.
+    sides : float32 (2,)
+        Height and width, in pixels.
+
+    Returns
+    -------
+    float32 (B, 8)
+    """
+    a, b = mirror * (tf.cos(angle) * zoom), -(tf.sin(angle) * zoom)
+    c, d = mirror * (tf.sin(angle) * zoom), tf.cos(angle) * zoom
+    row, column = (sides[0] - 1) / 2, (sides[1] - 1) / 2
+    dx = column - a * column - b * row + right * sides[1]
+    dy = row - c * column - d * row + down * sides[0]
+    zero = tf.zeros_like(a)
+    return tf.stack([a, b, dx, c, d, dy, zero, zero], axis=1)
+
+
+def move_pictures(pictures: tf.Tensor, transforms: tf.Tensor, interpolation: str) -> tf.Tensor:
+    """Return pictures (B, H, W, C) moved by `build_transforms`; 0 outside. ``BILINEAR`` or ``NEAREST``."""
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=pictures,
+        transforms=transforms,
+        output_shape=tf.shape(pictures)[1:3],
+        fill_value=0.0,
+        interpolation=interpolation,
+        fill_mode="CONSTANT",
+    )

@@ -16,6 +16,7 @@ import tensorflow as tf
 from fedutils.data.augment import Augmentation
 from fedutils.data.augment import augment as augment_volume
 from fedutils.data.boxes import Box, crop
+from fedutils.data.pipeline import build_transforms, finish_batches, move_pictures
 from fedutils.data.segmentation import compute_regions
 from fedutils.data.volume_recipes import Prepared
 from fedutils.errors import InputError
@@ -83,7 +84,7 @@ def make_slice_batches(
         order = tf.random.experimental.stateless_shuffle(tf.constant(chosen), seed=[seed, epoch])
         rows = tf.data.Dataset.from_tensor_slices(order).batch(batch_size)
         steps = tf.data.Dataset.range(epoch * num_batches, (epoch + 1) * num_batches)
-        return _finish(tf.data.Dataset.zip(rows, steps).map(gather), num_batches)
+        return finish_batches(tf.data.Dataset.zip(rows, steps).map(gather), num_batches)
 
     return batches
 
@@ -128,23 +129,20 @@ def augment_slices(
     """
     shape = tf.shape(images)
     seeds = tf.random.split(seed, 2)
-    transforms = _draw_transforms(shape[0], shape[1:3], seeds[0], rotation, scale, shift)
-
-    def move(array, interpolation):
-        return tf.raw_ops.ImageProjectiveTransformV3(
-            images=array,
-            transforms=transforms,
-            output_shape=shape[1:3],
-            fill_value=0.0,
-            interpolation=interpolation,
-            fill_mode="CONSTANT",
-        )
-
-    images = move(images, "BILINEAR")
+    v = tf.random.stateless_uniform(tf.stack([5, shape[0]]), seeds[0], -1.0, 1.0)
+    transforms = build_transforms(
+        angle=v[0] * (rotation * np.pi / 180),
+        zoom=1.0 / (1.0 + scale * v[1]),
+        mirror=tf.where(v[2] < 0, -1.0, 1.0),
+        down=shift * v[4],
+        right=shift * v[3],
+        sides=tf.cast(shape[1:3], tf.float32),
+    )
+    images = move_pictures(images, transforms, "BILINEAR")
     u = tf.random.stateless_uniform(tf.stack([2, shape[0], 1, 1, shape[3]]), seeds[1], -1.0, 1.0)
     inside = tf.reduce_any(images != 0, axis=-1, keepdims=True)
     images = tf.where(inside, images * (1 + gain * u[0]) + offset * u[1], 0.0)
-    return images, move(masks, "NEAREST")
+    return images, move_pictures(masks, transforms, "NEAREST")
 
 
 def make_patches(
@@ -251,7 +249,7 @@ def make_patches(
             tf.TensorSpec((*size, len(regions)), tf.uint8),
         )
         patches = tf.data.Dataset.from_generator(generate, output_signature=signature)
-        return _finish(patches.batch(batch_size), -(-num_patches // batch_size))
+        return finish_batches(patches.batch(batch_size), -(-num_patches // batch_size))
 
     return batches
 
@@ -265,27 +263,3 @@ def _find_places(volume: Prepared, regions: tuple[str, ...], rng: np.random.Gene
         for own in found
         if len(own)
     ]
-
-
-def _draw_transforms(count, sides, seed, rotation, scale, shift) -> tf.Tensor:
-    """Return float32 (B, 8): random maps from output to input pixel, about the middle."""
-    side = tf.cast(sides, tf.float32)
-    u = tf.random.stateless_uniform(tf.stack([5, count]), seed, -1.0, 1.0)
-    angle, zoom = u[0] * (rotation * np.pi / 180), 1.0 / (1.0 + scale * u[1])
-    mirror = tf.where(u[2] < 0, -1.0, 1.0)  # left and right change places
-    a, b = mirror * tf.cos(angle) * zoom, -tf.sin(angle) * zoom
-    c, d = mirror * tf.sin(angle) * zoom, tf.cos(angle) * zoom
-    row, column = (side[0] - 1) / 2, (side[1] - 1) / 2
-    dx = column - a * column - b * row + u[3] * shift * side[1]
-    dy = row - c * column - d * row + u[4] * shift * side[0]
-    zero = tf.zeros(count)
-    return tf.stack([a, b, dx, c, d, dy, zero, zero], axis=1)
-
-
-def _finish(batches: tf.data.Dataset, num_batches: int) -> tf.data.Dataset:
-    """Say how many batches there are, and make them beside the training step."""
-    options = tf.data.Options()
-    # One thread keeps up with a training step, and TensorFlow's determinism would undo more, noisily.
-    options.experimental_optimization.map_parallelization = False
-    counted = tf.data.experimental.assert_cardinality(num_batches)
-    return batches.with_options(options).apply(counted).prefetch(2)
