@@ -109,7 +109,8 @@ def compare(name, options):
         model, lambda epoch: data, measure, loss=loss, num_epochs=num_epochs, learning_rate=LEARNING_RATE
     )
     for ours_loss, plain_loss in zip(run.curve("training_loss"), losses, strict=True):
-        if abs(ours_loss - plain_loss) > 0.01 * plain_loss:
+        # Of the first loss: a network that has learned its few batches by heart is left with rounding errors.
+        if abs(ours_loss - plain_loss) > 0.01 * losses[0]:
             raise RuntimeError(f"{name}: mean losses {ours_loss} and {plain_loss}: not the same steps")
     pairs = list(zip(ours[1:], plain[1:], strict=True))
     seconds = statistics.median(epoch[1] for epoch, _ in pairs)

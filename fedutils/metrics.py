@@ -145,6 +145,49 @@ def compute_reliability(
     return records
 
 
+def compare_accuracy(
+    right: np.ndarray, reference: np.ndarray, *, groups: np.ndarray | None = None, seed: int = 0
+) -> dict[str, float | list[float]]:
+    """Compare two classifiers on the same images, trained with the same seeds.
+
+    Parameters
+    ----------
+    right, reference : bool (S, N)
+        Which images the network of each seed classified rightly.
+    groups : int (N,), optional
+        As of `compute_classification_metrics`.
+    seed : int
+        Of the bootstrap.
+
+    Returns
+    -------
+    dict
+        ``difference`` of the accuracies, mean over seeds; ``by_seed``; ``interval``, the 2.5 and 97.5
+        percentiles of the difference over draws of images, the same ones for both: what other test images
+        of the same kind would do to it. It holds for these networks: other seeds would add to it.
+
+    Raises
+    ------
+    InputError
+        If the arrays do not fit each other.
+    """
+    right, reference = np.atleast_2d(right), np.atleast_2d(reference)
+    if right.shape != reference.shape or right.ndim != 2 or not right.size:
+        raise InputError(
+            f"right and reference: expected one shape (seeds, images), found {right.shape} and "
+            f"{reference.shape}; give both for the same seeds and images"
+        )
+    gain = right.astype(np.float64) - reference
+    of_image = gain.mean(axis=0)
+    chunks = _draw_weights(groups, right.shape[1], seed)
+    draws = np.concatenate([(weights @ of_image) / weights.sum(axis=1) for weights in chunks])
+    return {
+        "difference": float(gain.mean()),
+        "by_seed": gain.mean(axis=1).tolist(),
+        "interval": np.percentile(draws, [2.5, 97.5]).tolist(),
+    }
+
+
 def summarise(values: list[float]) -> dict[str, float]:
     """Return mean, standard deviation (n - 1; 0 for one value) and the values over seeds."""
     array = np.asarray(values, np.float64)

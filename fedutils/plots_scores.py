@@ -110,3 +110,41 @@ def plot_reliability(
     ax.set_xlabel("confidence")
     ax.set_ylabel("accuracy")
     return ax
+
+
+def plot_changes(
+    changes: dict[str, dict], ax: Axes | None = None, *, quantity: str = "accuracy", reference: str = ""
+) -> Axes:
+    """Draw what each change of a training brings: the mean, its interval over images, and each seed.
+
+    Parameters
+    ----------
+    changes : dict of str to dict
+        From `fedutils.metrics.compare_accuracy`: ``difference``, ``interval`` and ``by_seed``, as fractions.
+    ax : Axes, optional
+    quantity : str
+        What is compared.
+    reference : str
+        What it is compared with.
+
+    Raises
+    ------
+    InputError
+        If there is nothing to draw.
+    """
+    if not changes:
+        raise InputError("changes: expected at least one, found none; train something else to compare with")
+    ax = _axis(ax, figsize=(5.6, 0.5 + 0.32 * len(changes)))
+    ax.axvline(0, color="0.6", lw=0.8, ls="--")
+    for row, change in enumerate(changes.values()):
+        low, high = (100 * value for value in change["interval"])
+        ax.plot([low, high], [row, row], color=COLOURS[0], lw=2, alpha=0.5, solid_capstyle="butt")
+        ax.plot(100 * change["difference"], row, "o", color=COLOURS[0], markersize=6)
+        seeds = 100 * np.asarray(change["by_seed"])
+        ax.plot(seeds, np.full(len(seeds), row), "|", color=COLOURS[5], markersize=9, markeredgewidth=1.2)
+    ax.set_yticks(range(len(changes)), changes)
+    ax.set_ylim(len(changes) - 0.5, -0.5)
+    ax.grid(axis="y", visible=False)
+    words = f" against {reference}" if reference else ""
+    ax.set_xlabel(f"change of {quantity}{words}, percentage points")
+    return ax

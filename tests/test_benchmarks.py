@@ -169,6 +169,16 @@ def test_some_benchmarks_run_alone_and_other_keys_stay(bench, results):
     assert merged["runs"]["first"].keys() == {"commit", "code_changed", "minutes"}
 
 
+def test_options_go_to_the_one_benchmark_and_are_recorded(bench, results, capsys):
+    results(a=0)
+    status, merged = bench("first", "--model", "cnn")
+    assert status == 0 and merged["a"] == 1
+    assert merged["runs"]["first --model cnn"]["options"] == ["--model", "cnn"]
+    with pytest.raises(SystemExit):
+        bench("first", "second", "--model", "cnn")
+    assert "expected one name before the options" in capsys.readouterr().err
+
+
 def test_a_failure_keeps_what_was_measured_before_it(bench, capsys):
     status, merged = bench()
     assert status == 1

@@ -8,7 +8,13 @@ import pytest
 from sklearn import metrics as sk
 
 from fedutils.errors import InputError
-from fedutils.metrics import compute_classification_metrics, compute_reliability, softmax, summarise
+from fedutils.metrics import (
+    compare_accuracy,
+    compute_classification_metrics,
+    compute_reliability,
+    softmax,
+    summarise,
+)
 
 NAMES = ("a", "b", "c")
 KEYS = ("precision", "recall", "f1", "auc")
@@ -190,3 +196,35 @@ def test_what_does_not_fit_is_refused(labels, logits, groups, message):
 def test_summary_over_seeds():
     assert summarise([1.0, 3.0]) == {"mean": 2.0, "std": pytest.approx(2**0.5), "values": [1.0, 3.0]}
     assert summarise([0.5])["std"] == 0.0
+
+
+def test_two_classifiers_are_compared_image_by_image():
+    right = np.array([[1, 1, 1, 0], [1, 1, 0, 0]], bool)
+    reference = np.array([[1, 0, 0, 0], [1, 1, 1, 0]], bool)
+    told = compare_accuracy(right, reference)
+    assert told["by_seed"] == [0.5, -0.25] and told["difference"] == 0.125
+    low, high = told["interval"]
+    # Per image, over seeds: 0, .5, 0, 0. A draw of four has mean 0 to .5, and .125 most often.
+    assert low == 0 and 0.25 <= high <= 0.5
+
+
+def test_a_difference_between_equal_classifiers_is_zero_whatever_is_drawn():
+    right = np.random.default_rng(0).random((3, 50)) < 0.7
+    assert compare_accuracy(right, right)["interval"] == [0, 0]
+
+
+def test_the_interval_of_a_difference_is_that_of_its_standard_error():
+    rng = np.random.default_rng(1)
+    right, reference = rng.random((1, 2000)) < 0.9, rng.random((1, 2000)) < 0.8
+    low, high = compare_accuracy(right, reference)["interval"]
+    error = np.std(right.astype(float) - reference) / np.sqrt(2000)
+    assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.08)
+    # The images of a group come and go together: ten alike make one.
+    tenfold = [np.repeat(one, 10, axis=1) for one in (right, reference)]
+    low, high = compare_accuracy(*tenfold, groups=np.repeat(np.arange(2000), 10))["interval"]
+    assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.08)
+
+
+def test_classifiers_of_other_images_are_refused():
+    with pytest.raises(InputError, match=r"expected one shape \(seeds, images\), found \(1, 3\)"):
+        compare_accuracy(np.ones((1, 3), bool), np.ones((1, 4), bool))

@@ -204,3 +204,19 @@ def test_reliability_shows_the_bins_that_hold_images():
     )
     with pytest.raises(InputError, match="expected a bin that is not empty, found 1 empty ones"):
         plots_scores.plot_reliability(bins[:1])
+
+
+def test_changes_show_mean_interval_and_each_seed():
+    changes = {
+        "wider": {"difference": 0.02, "interval": [-0.01, 0.05], "by_seed": [0.01, 0.03]},
+        "longer": {"difference": -0.1, "interval": [-0.2, -0.05], "by_seed": [-0.1, -0.1]},
+    }
+    ax = plots_scores.plot_changes(changes, reference="the yardstick")
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(changes)
+    zero, bar, dot, ticks, *_ = ax.lines
+    assert zero.get_xdata() == [0, 0] and bar.get_xdata() == pytest.approx([-1, 5])
+    assert dot.get_xdata() == pytest.approx([2]) and ticks.get_xdata() == pytest.approx([1, 3])
+    assert ax.get_xlabel() == "change of accuracy against the yardstick, percentage points"
+    assert ax.get_ylim() == (1.5, -0.5)  # the first on top
+    with pytest.raises(InputError, match="expected at least one, found none"):
+        plots_scores.plot_changes({})
