@@ -134,7 +134,7 @@ def plot_changes(
     """
     if not changes:
         raise InputError("changes: expected at least one, found none; train something else to compare with")
-    ax = _axis(ax, figsize=(5.6, 0.5 + 0.32 * len(changes)))
+    ax = _axis(ax, figsize=(5.6, 0.9 + 0.32 * len(changes)))
     ax.axvline(0, color="0.6", lw=0.8, ls="--")
     for row, change in enumerate(changes.values()):
         low, high = (100 * value for value in change["interval"])
@@ -145,6 +145,6 @@ def plot_changes(
     ax.set_yticks(range(len(changes)), changes)
     ax.set_ylim(len(changes) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
-    words = f" against {reference}" if reference else ""
-    ax.set_xlabel(f"change of {quantity}{words}, percentage points")
+    words = f"\nagainst {reference}" if reference else ""
+    ax.set_xlabel(f"change of {quantity}, percentage points{words}")
     return ax

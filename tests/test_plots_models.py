@@ -216,7 +216,7 @@ def test_changes_show_mean_interval_and_each_seed():
     zero, bar, dot, ticks, *_ = ax.lines
     assert zero.get_xdata() == [0, 0] and bar.get_xdata() == pytest.approx([-1, 5])
     assert dot.get_xdata() == pytest.approx([2]) and ticks.get_xdata() == pytest.approx([1, 3])
-    assert ax.get_xlabel() == "change of accuracy against the yardstick, percentage points"
+    assert ax.get_xlabel() == "change of accuracy, percentage points\nagainst the yardstick"
     assert ax.get_ylim() == (1.5, -0.5)  # the first on top
     with pytest.raises(InputError, match="expected at least one, found none"):
         plots_scores.plot_changes({})
