@@ -21,8 +21,9 @@ def code(book):
 
 
 def test_the_course_is_there():
-    assert [p.stem[:2] for p in NOTEBOOKS] == [f"{i:02d}" for i in range(len(NOTEBOOKS))]
-    assert len(NOTEBOOKS) >= 6
+    numbers = [p.stem[:2] for p in NOTEBOOKS]
+    assert len(set(numbers)) == len(numbers)  # later chapters may be there before those between
+    assert numbers[:7] == [f"{i:02d}" for i in range(7)]
 
 
 def test_no_outputs_are_kept(notebook):

@@ -15,7 +15,7 @@ OPTIONS = {
     "separable_cnn": {"widths": (8, 16)},
     "unet": {"depth": 2, "width": 4},
     "unet_plus_plus": {"depth": 2, "width": 4},
-    "attention_unet": {"depth": 2, "width": 4},
+    "attention_unet": {"depth": 3, "width": 4},
 }
 
 
