@@ -3,7 +3,7 @@
 #
 #   make reproduce [PROFILE=smoke|laptop|thesis] [DATA=DIR]   every notebook, figure, number and the paper
 #   make test                                                 every check that CI runs
-#   make setup | lab | kernel | figures | book | paper | bench | lock
+#   make setup | lab | kernel | figures | book | paper | bench | lock | llama
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -32,7 +32,7 @@ export KERAS_HOME := $(HOME_DIR)/keras
 export RUSTUP_HOME := $(HOME_DIR)/rustup
 export PYTHONUNBUFFERED := 1
 
-.PHONY: reproduce test setup lab kernel bench figures book paper lock clean
+.PHONY: reproduce test setup lab kernel bench figures book paper lock llama clean
 
 reproduce: setup
 	$(RUN)
@@ -85,6 +85,16 @@ lock: setup
 	$(BIN)/uv pip compile pyproject.toml --group dev --group book --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 --quiet --output-file requirements.lock
 	$(BIN)/uv pip compile pyproject.toml --group dev --group book --group gpu --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 --quiet --output-file requirements-gpu.lock
 	$(BIN)/uv pip compile pyproject.toml --group dev --group book --group flower --constraint requirements.lock $$(sed -n 's/^\([^ =]*\)==.*/--no-emit-package \1/p' requirements.lock) --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 --quiet --output-file requirements-flower.lock
+
+# A real server of llama.cpp with a tiny random model, for the tests that are skipped without one; compiling takes
+# about ten minutes of processor time. In an environment of its own: it changes no package of the locks.
+build/llama/ready:
+	$(PYTHON) -m venv build/llama
+	build/llama/bin/python -m pip install --quiet --disable-pip-version-check 'llama-cpp-python[server]' gguf
+	@touch $@
+
+llama: setup build/llama/ready
+	FEDUTILS_LLAMA=build/llama/bin/python $(BIN)/python -m pytest tests/test_llama_server.py
 
 clean:
 	rm -rf .venv build

@@ -5,7 +5,8 @@ Prints one JSON line. The facts and the replies are those of the tests. Medians,
 - ``report_rules_ms``: prose by the rules.
 - ``report_check_ms``: the check of one good reply.
 - ``report_stub_ms``: `fedutils.report_llm.ask` with a server of this process that answers at once, streaming:
-  what comes on top of a model's own time. ``report_stub_refused_ms``: with two replies that are refused.
+  what comes on top of a model's own time. ``report_stub_unchecked_ms``: the same reply, read and filled in
+  without the check. ``report_stub_refused_ms``: with two replies that are refused.
 - ``report_html_ms`` and ``report_pdf_ms``: the page, without pictures.
 - ``report_replies_tried`` and ``report_replies_passed``: replies that must not pass, and how many did.
 """
@@ -22,14 +23,20 @@ def measure_reports(repeats):
     """Return the benchmark's numbers."""
     sys.path.append(str(Path(__file__).parents[1] / "tests"))
     from adversarial_replies import make_bad, make_facts, make_good
-    from stub_server import StubServer, streamed
 
+    from fedutils.llm_endpoint import complete
     from fedutils.prose_check import find_faults
+    from fedutils.prose_inserts import fill_prose
     from fedutils.report import compose, render_html, render_pdf
-    from fedutils.report_llm import Endpoint, ask
+    from fedutils.report_llm import Endpoint, ask, make_messages, parse_reply
+    from fedutils.report_stub import StubServer, stream_reply
 
     facts, good = make_facts("image"), make_good("image")
     prose = compose(facts)
+
+    def write_unchecked(endpoint):
+        sections, _ = parse_reply(complete(endpoint, {"messages": make_messages(facts)}))
+        return fill_prose(sections, facts)
 
     def time_ms(function):
         function()
@@ -50,11 +57,15 @@ def measure_reports(repeats):
         ("report_stub_ms", good, "language model stub"),
         ("report_stub_refused_ms", good | {"finding": "The model predicted glioma, 99 %."}, "rules"),
     ):
-        with StubServer(streamed(reply)) as server:
+        with StubServer(stream_reply(reply)) as server:
             endpoint = Endpoint(server.url, "stub")
             if ask(facts, endpoint).author != author:
                 raise RuntimeError(f"expected a report by {author}")
             result[key] = time_ms(lambda endpoint=endpoint: ask(facts, endpoint))
+            if author != "rules":
+                result["report_stub_unchecked_ms"] = time_ms(
+                    lambda endpoint=endpoint: write_unchecked(endpoint)
+                )
     replies = make_bad()
     passed = [reply for _, _, name, reply in replies if not find_faults(reply, make_facts(name))]
     return result | {"report_replies_tried": len(replies), "report_replies_passed": len(passed)}

@@ -16,6 +16,7 @@ h1 { font-size: 1.5rem; margin: 0; }
 h2 { font-size: 1.1rem; margin: 1.6rem 0 .3rem; border-bottom: 1px solid #ccc; }
 h3 { font-size: .95rem; margin: .8rem 0 .2rem; }
 p { margin: .4rem 0; }
+ul { margin: .3rem 0; padding-left: 1.2rem; }
 .subject { color: #333; overflow-wrap: anywhere; margin: .2rem 0 .8rem; }
 .disclaimer { border: 2px solid #8c1d18; color: #8c1d18; padding: .4rem .7rem; font-weight: 600; }
 figure { margin: 1rem 0; break-inside: avoid; }
@@ -26,7 +27,7 @@ caption { text-align: left; font-size: .85rem; color: #333; }
 th, td { text-align: left; vertical-align: top; padding: .2rem .6rem .2rem 0; border-bottom: 1px solid #ddd;
   overflow-wrap: anywhere; }
 th { font-weight: 400; width: 45%; }
-.bars th { width: 22%; }
+.bars th { width: 22%; overflow-wrap: normal; }
 .bars .predicted { font-weight: 700; }
 .bars td.bar { width: 55%; padding-right: 1rem; }
 .bars td.bar i { display: block; height: .8rem; min-width: 1px; margin-top: .3rem; background: #0072b2;

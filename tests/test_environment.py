@@ -43,6 +43,7 @@ LAYERS = (
         "report_prose",
         "report_rules",
         "report_runs",
+        "report_stub",
         "report_template",
     ),
     ("federated", "round_store", "algorithms", "optimizers"),

@@ -42,9 +42,9 @@ def slow_headers(handler):
 )
 def test_a_slow_or_endless_reply_ends_in_time(answer):
     started = time.perf_counter()
-    prose, requests = run(answer, timeout_s=0.4, retries=3)
-    assert time.perf_counter() - started < 2
-    assert_by_rules(prose, "no whole reply within 0.4 s")
+    prose, requests = run(answer, timeout_s=1.0, retries=3)
+    assert time.perf_counter() - started < 10  # such an answer goes on for ever
+    assert_by_rules(prose, "no whole reply within 1 s")
     assert len(requests) == 1
 
 
