@@ -1,7 +1,8 @@
 """Federated algorithms from plain arguments: `build_process`.
 
-Every algorithm, optimizer and aggregator here is TensorFlow Federated's own; this file names them, checks
-that they fit together, and adds what each client measured to what TFF reports of all.
+Averaging, MimeLite, FedSGD and all optimizers and aggregators but one are TensorFlow Federated's own; the
+other algorithms have files of their own. This file names them, checks that they fit together, and adds
+what each client measured to what TFF reports of all.
 
 References
 ----------
@@ -11,13 +12,21 @@ References
 .. [3] S. J. Reddi et al., "Adaptive Federated Optimization", ICLR 2021 (FedAdam, FedYogi, FedAdagrad).
 .. [4] S. P. Karimireddy et al., "Breaking the centralized barrier for cross-device federated learning",
    NeurIPS 2021 (MimeLite).
+.. [5] T.-M. H. Hsu et al., "Measuring the Effects of Non-Identical Data Distribution for Federated Visual
+   Classification", arXiv:1909.06335, 2019 (FedAvgM).
 """
 
 from collections import OrderedDict
+from collections.abc import Sequence
 
 from fedutils.errors import InputError
+from fedutils.fednova import build_fednova
+from fedutils.fedprox import build_fedprox
 from fedutils.keras_tff import build_functional_model
 from fedutils.optimizers import build_adafactor
+from fedutils.personalise import build_ditto, build_partial, select_head, select_normalisation
+from fedutils.scaffold import build_scaffold
+from fedutils.stateful import StatefulProcess
 from fedutils.tff import tff  # before the imports below, which it prepares
 
 # isort: split
@@ -52,17 +61,15 @@ _algorithms = tff.learning.algorithms
 _BUILDERS = {
     ("fedavg", True): _algorithms.build_weighted_fed_avg,
     ("fedavg", False): _algorithms.build_unweighted_fed_avg,
-    ("fedprox", True): _algorithms.build_weighted_fed_prox,
-    ("fedprox", False): _algorithms.build_unweighted_fed_prox,
     ("mimelite", True): _algorithms.build_weighted_mime_lite,
     ("mimelite", False): _algorithms.build_unweighted_mime_lite,
     ("fedsgd", True): _algorithms.build_fed_sgd,
 }
-_SCHEDULED = {
-    "fedavg": _algorithms.build_weighted_fed_avg_with_optimizer_schedule,
-    "mimelite": _algorithms.build_mime_lite_with_optimizer_schedule,
-}
-ALGORITHMS = tuple(dict.fromkeys(name for name, _ in _BUILDERS))
+# What stays at home, unless the caller says otherwise.
+_AT_HOME = {"fedper": select_head, "fedbn": select_normalisation}
+# Those that TFF does not have, or not as published.
+_OWN = ("fedprox", "fednova", "scaffold", *_AT_HOME, "ditto")
+ALGORITHMS = (*dict.fromkeys(name for name, _ in _BUILDERS), *_OWN)
 
 
 def build_functional_classifier(model: keras.Model) -> tff.learning.models.FunctionalModel:
@@ -91,7 +98,9 @@ def build_process(
     aggregator: str | tff.aggregators.AggregationFactory = "mean",
     weighted: bool = True,
     proximal_strength: float = 0.1,
-) -> tff.learning.templates.LearningProcess:
+    num_clients: int | None = None,
+    at_home: Sequence[int] | None = None,
+) -> tff.learning.templates.LearningProcess | StatefulProcess:
     """Build a federated learning process.
 
     Parameters
@@ -99,31 +108,41 @@ def build_process(
     model : FunctionalModel or keras.Model
         From `fedutils.keras_tff`; or a Keras classifier that gives logits. Its weights are the first global
         model.
-    algorithm : {"fedavg", "fedprox", "mimelite", "fedsgd"}
+    algorithm : {"fedavg", "fedprox", "mimelite", "fedsgd", "fednova", "scaffold", "fedper", "fedbn", "ditto"}
         FedSGD takes one step a round, by the server's optimizer; MimeLite's clients use the optimizer with
-        the state of the server.
+        the state of the server. For the others see `fedutils.fedprox`, `fedutils.fednova`,
+        `fedutils.scaffold` and, of the last three, `fedutils.personalise`.
     client_optimizer : str or tff.learning.optimizers.Optimizer
         A name in `OPTIMIZERS`, with `client_learning_rate`; it starts afresh on every client in every round.
+        FedNova takes "sgd" or "sgdm", SCAFFOLD "sgd".
     client_learning_rate : float
     decay_rounds : int, optional
         Let the clients' learning rate fall along a cosine, to 0 after this many rounds; by default it stays.
-        For fedavg and mimelite, weighted, with the optimizer given by name.
+        With the optimizer given by name, and not for FedSGD, whose clients take no step.
     server_optimizer : str or tff.learning.optimizers.Optimizer
-        With `server_learning_rate`; "sgd" at 1.0 makes the mean of the clients' models the new global one,
-        "adam" makes FedAdam, "sgdm" FedAvgM.
+        With `server_learning_rate`. "sgd" at 1.0 makes the mean of the clients' models the new global one.
+        With another one, FedAvg has other names: FedAvgM [5]_ is "sgdm", and FedAdam, FedYogi and
+        FedAdagrad [3]_ are "adam", "yogi" and "adagrad".
     server_learning_rate : float
     aggregator : str or tff.aggregators.AggregationFactory
         A name in `AGGREGATORS`. "secure" computes what secure aggregation would, and protects nothing.
     weighted : bool
         Weight clients by their number of examples; else they count alike.
     proximal_strength : float
-        Of FedProx: mu, the pull towards the global model.
+        Of FedProx: mu, the pull of a client towards the global model. Of Ditto: lambda, that of its own one.
+    num_clients : int, optional
+        Of SCAFFOLD, which needs it: how many clients there are, in a round or not.
+    at_home : sequence of int, optional
+        Of FedPer and FedBN: positions of the trainable weights that stay with each client. By default, of a
+        Keras model, those of `fedutils.personalise.select_head` and `select_normalisation`.
 
     Returns
     -------
-    tff.learning.templates.LearningProcess
-        Its metrics of training hold, beside those of all clients, ``per_client``: of each metric an array
-        with one entry a client, in the order of the round's clients.
+    LearningProcess or StatefulProcess
+        The latter, of `fedutils.stateful`, where clients keep something between rounds: scaffold, fedper,
+        fedbn and ditto. `fedutils.federated.train_federated` drives both. The metrics of training hold,
+        beside those of all clients, ``per_client``: of each metric an array with one entry a client, in the
+        order of the round's clients.
 
     Raises
     ------
@@ -132,10 +151,12 @@ def build_process(
     """
     if algorithm not in ALGORITHMS:
         raise InputError(f"algorithm: expected one of {', '.join(ALGORITHMS)}, found {algorithm!r}")
-    if (algorithm, weighted) not in _BUILDERS:
+    if algorithm not in _OWN and (algorithm, weighted) not in _BUILDERS:
         raise InputError(
             f"{algorithm}: expected weighted=True, found False; choose fedavg to leave weights out"
         )
+    if at_home is None and algorithm in _AT_HOME and isinstance(model, keras.Model):
+        at_home = _AT_HOME[algorithm](model)
     if isinstance(model, keras.Model):
         model = build_functional_classifier(model)
     if isinstance(aggregator, str):
@@ -148,46 +169,74 @@ def build_process(
         )
     if isinstance(server_optimizer, str):
         server_optimizer = _choose("server_optimizer", server_optimizer, OPTIMIZERS)(server_learning_rate)
-    common = {"model_aggregator": aggregator, "metrics_aggregator": sum_and_keep}
-    if decay_rounds is not None:
-        return _build_scheduled(
-            model,
-            algorithm,
-            client_optimizer,
-            client_learning_rate,
-            decay_rounds,
-            server_optimizer,
-            weighted,
-            common,
-        )
-    builder = _BUILDERS[algorithm, weighted]
-    if algorithm == "fedsgd":
-        return builder(model, server_optimizer, **common)
-    if isinstance(client_optimizer, str):
-        client_optimizer = _choose("client_optimizer", client_optimizer, OPTIMIZERS)(client_learning_rate)
-    if algorithm == "fedprox":
-        return builder(model, proximal_strength, client_optimizer, server_optimizer, **common)
-    return builder(model, client_optimizer, server_optimizer, **common)
-
-
-def _build_scheduled(model, algorithm, optimizer, rate, rounds, server_optimizer, weighted, common):
-    if algorithm not in _SCHEDULED or not weighted or not isinstance(optimizer, str):
+    if decay_rounds is not None and (algorithm == "fedsgd" or not isinstance(client_optimizer, str)):
         raise InputError(
-            "decay_rounds: expected fedavg or mimelite, weighted, and a client optimizer given by name, "
-            f"found {algorithm}, weighted={weighted}, {optimizer!r}; leave decay_rounds out"
+            "decay_rounds: expected a client optimizer given by name, and another algorithm than fedsgd, "
+            f"found {client_optimizer!r} and {algorithm}; leave decay_rounds out"
         )
+    rate = _build_schedule(client_learning_rate, decay_rounds)
+    build = _choose("client_optimizer", client_optimizer, OPTIMIZERS, lambda _: client_optimizer)
+    common = {"model_aggregator": aggregator, "metrics_aggregator": sum_and_keep}
+    if decay_rounds is None and algorithm not in _OWN:
+        clients = () if algorithm == "fedsgd" else (build(client_learning_rate),)
+        return _BUILDERS[algorithm, weighted](model, *clients, server_optimizer, **common)
+    if not is_weighted:  # what follows hands weights over in any case; this leaves them out of the mean
+        common["model_aggregator"] = tff.aggregators.as_weighted_aggregator(aggregator)
+    if algorithm in ("fedavg", "mimelite"):
+        return _build_scheduled(model, algorithm, build, rate, server_optimizer, weighted, common)
+    common |= {"server_optimizer": server_optimizer, "weighted": weighted}
+    return _build_own(
+        model,
+        algorithm,
+        lambda round_number: build(rate(round_number)),
+        proximal_strength=proximal_strength,
+        num_clients=num_clients,
+        at_home=at_home,
+        common=common,
+    )
 
-    def learning_rate(round_number):
-        progress = tf.minimum(tf.cast(round_number, tf.float32) / rounds, 1.0)
+
+def _build_schedule(rate, decay_rounds):
+    """Return a function from a round's number, from 0, to its learning rate."""
+    if decay_rounds is None:
+        return lambda round_number: rate
+
+    def cosine(round_number):
+        progress = tf.minimum(tf.cast(round_number, tf.float32) / decay_rounds, 1.0)
         return rate * 0.5 * (1.0 + tf.cos(np.pi * progress))
 
-    build = _choose("client_optimizer", optimizer, OPTIMIZERS)
-    # MimeLite sets the rate of one optimizer, whose state is the server's; FedAvg builds one for each rate.
-    scheduled = build(rate) if algorithm == "mimelite" else build
-    return _SCHEDULED[algorithm](model, learning_rate, scheduled, server_optimizer, **common)
+    return cosine
 
 
-def _choose(argument, name, table):
+def _build_scheduled(model, algorithm, build, rate, server_optimizer, weighted, common):
+    """Build one of the two algorithms for which TFF has schedules."""
+    if algorithm == "fedavg":
+        scheduled = _algorithms.build_weighted_fed_avg_with_optimizer_schedule
+        return scheduled(model, rate, build, server_optimizer, **common)
+    counting = tff.learning.ClientWeighting
+    common["client_weighting"] = counting.NUM_EXAMPLES if weighted else counting.UNIFORM
+    scheduled = _algorithms.build_mime_lite_with_optimizer_schedule
+    # TFF sets the rate of one optimizer, whose state is the server's.
+    return scheduled(model, rate, build(1.0), server_optimizer, **common)
+
+
+def _build_own(model, algorithm, optimizer_at, *, proximal_strength, num_clients, at_home, common):
+    match algorithm:
+        case "fedprox":
+            return build_fedprox(model, optimizer_at, strength=proximal_strength, **common)
+        case "fednova":
+            return build_fednova(model, optimizer_at, **common)
+        case "scaffold":
+            return build_scaffold(model, optimizer_at, num_clients=num_clients, **common)
+        case "ditto":
+            return build_ditto(model, optimizer_at, strength=proximal_strength, **common)
+    return build_partial(model, optimizer_at, at_home=at_home, **common)
+
+
+def _choose(argument, name, table, otherwise=None):
+    """Return an entry of a table, or `otherwise` for what is no name."""
+    if otherwise is not None and not isinstance(name, str):
+        return otherwise
     if name not in table:
         raise InputError(f"{argument}: expected one of {', '.join(table)}, found {name!r}")
     return table[name]

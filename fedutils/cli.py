@@ -1,10 +1,10 @@
-"""The command line: ``fedutils reproduce | data | predict | evaluate | report | kernel``."""
+"""The command line: ``fedutils reproduce | data | predict | evaluate | report | experiment | kernel``."""
 
 import argparse
 import sys
 from pathlib import Path
 
-from fedutils import cli_models, cli_report
+from fedutils import cli_experiment, cli_models, cli_report
 from fedutils.errors import InputError
 
 
@@ -95,6 +95,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     cli_models.add_commands(commands)
     cli_report.add_commands(commands)
+    cli_experiment.add_commands(commands)
     return parser
 
 

@@ -18,11 +18,12 @@ import tensorflow as tf
 from tqdm.auto import tqdm
 
 from fedutils.centralized import Arrays, evaluate, get_weights, set_weights
+from fedutils.client_models import Validation, build_measure, collect_weights, split_weights
 from fedutils.data.pipeline import make_batches
 from fedutils.errors import InputError
-from fedutils.keras_tff import assign_weights
 from fedutils.round_store import RoundStore
 from fedutils.runs import Run
+from fedutils.stateful import StatefulProcess, advance, begin_rounds, get_global_weights
 from fedutils.tff import tff
 
 
@@ -99,13 +100,14 @@ def sample_clients(
 
 
 def train_federated(
-    process: tff.learning.templates.LearningProcess,
+    process: tff.learning.templates.LearningProcess | StatefulProcess,
     model: keras.Model,
     clients: Clients,
-    validation: Arrays | Callable[[keras.Model], dict[str, float]],
+    validation: Validation | list[Validation],
     *,
     num_rounds: int,
     clients_per_round: int | None = None,
+    participants: Callable[[int, Run], list[int]] | None = None,
     choose_by: str = "accuracy",
     seed: int = 0,
     folder: Path | None = None,
@@ -115,27 +117,32 @@ def train_federated(
 
     Parameters
     ----------
-    process : tff.learning.templates.LearningProcess
+    process : LearningProcess or StatefulProcess
         From `fedutils.algorithms.build_process`, or any of TFF's own. One process serves many runs.
     model : keras.Model
         The model that the process was built from, or one built alike; its weights are where round 1 starts.
         Changed in place.
     clients : Clients
         `ArrayClients`, or any object with its two members, over any ``tf.data`` pipeline.
-    validation : (float32 (M, H, W, C), int32 (M,)), or callable
+    validation : (float32 (M, H, W, C), int32 (M,)), or callable, or a list of such
         Images and labels for `fedutils.centralized.evaluate`, or a function from the model to named numbers.
-        The best round is chosen by it; nothing is trained on it.
+        The best round is chosen by it; nothing is trained on it. A list has one entry a client: there the
+        model that the client would use is measured, its own where it has one, and the means over the clients
+        count. A process that gives clients models of their own needs a list.
     num_rounds : int
     clients_per_round : int, optional
         How many clients a round draws; by default all take part.
+    participants : callable, optional
+        Instead of that draw: from the round, from 0, and the run so far to the clients that take part, in
+        ascending order. It must follow from these two, so that a resumed run draws the same.
     choose_by : str
-        The validation quantity whose highest value marks the best round.
+        The validation quantity whose highest value marks the best round, or "-loss" for the lowest loss.
     seed : int
         Of the draw of clients.
     folder : Path, optional
         Gets a checkpoint after every round, ``rounds.csv``, TensorBoard's files, and ``model.keras`` in the
         end. If checkpoints are there, training goes on after the last one, and ends with the same weights as
-        a run that was never stopped.
+        a run that was never stopped. Of a process with client states, a checkpoint holds those of all.
     label : str
         On the progress bar.
 
@@ -144,37 +151,55 @@ def train_federated(
     Run
         With one record a round: ``round``; ``clients``, who took part; ``training_*``, the metrics of their
         batches while they train, of all and, in ``client_*``, of each; ``validation_*`` of the new global
-        model; ``seconds``.
+        model, or their means over the clients, and ``each_validation_*``, with one entry a client;
+        ``seconds``. Where clients have models of their own, its weights are those of the global model and
+        then those of every client: see `fedutils.client_models.split_weights`.
+
+    Raises
+    ------
+    InputError
+        If the arguments do not fit the clients or the process, or `participants` gives no round.
     """
-    measure = validation if callable(validation) else lambda network: evaluate(network, validation)
-    state = process.set_model_weights(process.initialize(), _read_weights(model))
-    run = Run(num_rounds, choose_by, weights=get_weights(model))
+    measure = build_measure(process, validation, clients.num_clients)
+    state = begin_rounds(process, _read_weights(model), clients.num_clients)
+    run = Run(num_rounds, choose_by, weights=collect_weights(process, state, clients.num_clients))
     store = RoundStore(folder) if folder else None
     if store:
         run, state = store.load(run, state)
-    done = len(run.history)
+    done, shown = len(run.history), f"validation_{choose_by.removeprefix('-')}"
     for r in (bar := tqdm(range(done, num_rounds), desc=label, unit="round", initial=done, total=num_rounds)):
         start = time.perf_counter()
-        chosen = sample_clients(clients.num_clients, clients_per_round, r, seed)
-        output = process.next(state, [clients.batches(k, r) for k in chosen])
-        state = output.state
-        assign_weights(model, process.get_model_weights(state))
-        measured = measure(model)
+        if participants is None:
+            chosen = sample_clients(clients.num_clients, clients_per_round, r, seed)
+        else:
+            chosen = _check_participants(participants(r, run), clients.num_clients, r)
+        state, metrics = advance(process, state, chosen, [clients.batches(k, r) for k in chosen])
+        measured = measure(model, state)
         entry = {
             "round": r + 1,
             "clients": chosen,
-            **_name_metrics(output.metrics["client_work"]["train"]),
-            **{f"validation_{name}": float(value) for name, value in measured.items()},
+            **_name_metrics(metrics["client_work"]["train"]),
+            **measured,
             "seconds": time.perf_counter() - start,
         }
-        run.record(entry, get_weights(model))
+        run.record(entry, collect_weights(process, state, clients.num_clients))
         if store:
             store.save(run, state)
-        bar.set_postfix(validation=f"{measured[choose_by]:.3f}")
-    set_weights(model, run.weights)
+        bar.set_postfix(validation=f"{entry[shown]:.3f}")
+    set_weights(model, split_weights(run, model)[0])
     if store:
         store.export(model)
     return run
+
+
+def _check_participants(chosen, num_clients, round_number):
+    chosen = [int(k) for k in chosen]
+    if not chosen or chosen != sorted(set(chosen)) or not 0 <= chosen[0] <= chosen[-1] < num_clients:
+        raise InputError(
+            f"participants({round_number}): expected one or more of the clients 0 to {num_clients - 1}, in "
+            f"ascending order, found {chosen}; return such a list"
+        )
+    return chosen
 
 
 def _read_weights(model):
@@ -194,7 +219,7 @@ def _name_metrics(metrics):
 
 
 def measure_contributions(
-    process: tff.learning.templates.LearningProcess,
+    process: tff.learning.templates.LearningProcess | StatefulProcess,
     model: keras.Model,
     clients: ArrayClients,
     validation: Arrays,
@@ -210,12 +235,12 @@ def measure_contributions(
         after the mean of all others).
     """
     before = get_weights(model)
-    state = process.set_model_weights(process.initialize(), _read_weights(model))
+    state = begin_rounds(process, _read_weights(model), clients.num_clients)
     sizes = clients.sizes.astype(np.float64)
     updates = []
     for k in range(clients.num_clients):
-        output = process.next(state, [clients.batches(k, 0)])
-        trained = process.get_model_weights(output.state).trainable
+        after, _ = advance(process, state, [k], [clients.batches(k, 0)])
+        trained = get_global_weights(process, after).trainable
         updates.append([np.asarray(w) - b for w, b in zip(trained, before, strict=True)])
     flat = np.stack([np.concatenate([u.ravel() for u in update]) for update in updates])
     mean = (sizes[:, None] * flat).sum(axis=0) / sizes.sum()

@@ -25,6 +25,8 @@ _ENTRIES = (
     "algorithms",
     "centralized",
     "epochs",
+    "experiment_rounds",
+    "experiment_task",
     "federated",
     "losses",
     "runtime",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from fedutils import federated, runs, runtime
+from fedutils import client_models, runs, runtime
 from fedutils.algorithms import build_process
 from fedutils.centralized import evaluate, set_weights, train_central
 from fedutils.data.pipeline import augment_batch, make_batches
@@ -196,7 +196,7 @@ def test_the_best_round_is_kept_not_the_last(monkeypatch):
 
 
 def test_interrupting_leaves_the_last_checkpoint(tmp_path, monkeypatch):
-    real = federated.evaluate
+    real = client_models.evaluate
     calls = []
 
     def interrupted(model, data):
@@ -205,7 +205,7 @@ def test_interrupting_leaves_the_last_checkpoint(tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(model, data)
 
-    monkeypatch.setattr(federated, "evaluate", interrupted)
+    monkeypatch.setattr(client_models, "evaluate", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(4, tmp_path)
     assert (tmp_path / "round_2").is_dir() and not (tmp_path / "round_3").exists()

@@ -1,0 +1,54 @@
+"""The sub-command for experiments: ``fedutils experiment``."""
+
+import argparse
+from pathlib import Path
+
+
+def add_commands(commands: argparse._SubParsersAction) -> None:
+    """Add the sub-command to those of ``fedutils``."""
+    experiment = commands.add_parser(
+        "experiment", help="run the experiments of some YAML files, or list those of the thesis"
+    )
+    experiment.add_argument(
+        "files", nargs="*", metavar="FILE", help="a YAML file, or the name of one in profiles/experiments"
+    )
+    experiment.add_argument("--list", action="store_true", help="say what the files would run, and stop")
+    experiment.add_argument("--algorithm", nargs="+", metavar="NAME", help="only these of the file")
+    experiment.add_argument("--seed", type=int, nargs="+", metavar="N", help="only these of the file")
+    experiment.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder of the results; build/lab/results/experiments"
+    )
+    experiment.set_defaults(call=_experiment)
+
+
+def _experiment(options: argparse.Namespace) -> int:
+    from fedutils.errors import InputError
+    from fedutils.experiment_file import list_experiments, load_experiment
+
+    files = options.files or (list_experiments() if options.list else [])
+    if not files:
+        raise InputError("FILE: expected an experiment, found none; fedutils experiment --list names some")
+    experiments = [load_experiment(file) for file in files]  # all are checked before anything runs
+    if options.list:
+        for experiment in experiments:
+            print(f"{experiment.name}: {experiment.title}")
+            for name, training in experiment.algorithms.items():
+                seeds = ", ".join(map(str, experiment.seeds))
+                print(f"  {name}: {training['num_rounds']} rounds, seeds {seeds}")
+        return 0
+
+    from fedutils import notebook
+
+    # Operations that are deterministic, and a core for each hospital.
+    notebook.start(0, tensorflow=True, threads_per_operation=1)
+    from fedutils.experiments import run_experiment
+
+    for file in files:
+        records = run_experiment(file, algorithms=options.algorithm, seeds=options.seed, folder=options.out)
+        for record in records.values():
+            accuracy = record["summary"]["deduplicated"]["accuracy"]
+            print(
+                f"{record['name']}: test accuracy {accuracy['mean']:.3f} ± {accuracy['std']:.3f}, "
+                f"{len(record['seeds'])} of {len(record['seeds_planned'])} seeds"
+            )
+    return 0

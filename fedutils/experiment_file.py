@@ -1,0 +1,305 @@
+"""Experiments as files: one YAML a family of runs, read strictly.
+
+A file names its data, how they are dealt out, the network, how it is trained, by which algorithms, who takes
+part, and the seeds; a run follows from it to the bit. ``profiles/experiments`` holds those of the thesis.
+"""
+
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from fedutils import paths
+from fedutils.errors import InputError
+
+EXPERIMENTS = paths.PROFILES / "experiments"
+ALONE = ("local", "central")  # trained without a federation: each hospital alone, and all images together
+
+
+@dataclass(frozen=True)
+class _Key:
+    """One key: its type ([int] is a list of int), the value if it is left out, and its range."""
+
+    kind: object
+    default: object = None
+    within: Callable = lambda value: True
+    words: str = ""
+    required: bool = False
+
+
+def _number(kind, default=None, *, least=None, above=None, below=None, required=False):
+    limits = [
+        words
+        for words, limit in ((f"from {least}", least), (f"above {above}", above), (f"below {below}", below))
+        if limit is not None
+    ]
+
+    def within(value):
+        return all(
+            (least is None or v >= least) and (above is None or v > above) and (below is None or v < below)
+            for v in (value if isinstance(value, list) else [value])
+        )
+
+    return _Key(kind, default, within, " ".join(limits), required)
+
+
+def _choice(default, *names, required=False):
+    return _Key(str, default, lambda value: value in names, f"one of {', '.join(names)}", required)
+
+
+_TRAINING = {
+    "algorithm": _Key(str),
+    "num_rounds": _number(int, least=1, required=True),
+    "local_epochs": _number(int, 1, least=1),
+    "batch_size": _number(int, least=1, required=True),
+    "augment": _Key(bool, True),
+    "client_optimizer": _Key(str, "adamw"),
+    "client_learning_rate": _number(float, above=0, required=True),
+    "cosine": _Key(bool, False),
+    "server_optimizer": _Key(str, "sgd"),
+    "server_learning_rate": _number(float, 1.0, above=0),
+    "proximal_strength": _number(float, 0.1, least=0),
+    "aggregator": _Key(str, "mean"),
+    "weighted": _Key(bool, True),
+    "choose_by": _choice("accuracy", "accuracy", "-loss"),
+}
+_SECTIONS = {
+    "data": {
+        "source": _choice(None, "phantom", "brain_mri", required=True),
+        "image_size": _number(int, least=1, required=True),
+        "split": _choice("deduplicated", "deduplicated", "public"),
+        "validation_fraction": _number(float, 0.15, above=0, below=1),
+        "skip_bad": _Key(bool, False),
+        "phantom_training": _number(int, 60, least=1),
+        "phantom_testing": _number(int, 20, least=1),
+        "phantom_size": _number(int, 96, least=1),
+    },
+    "partition": {
+        "kind": _choice(None, "iid", "dirichlet", "quantity", "combined", "classes", "shards", required=True),
+        "num_clients": _number(int, least=1, required=True),
+        "alpha": _number(float, above=0),
+        "exponent": _number(float, least=0),
+        "classes_per_client": _number(int, least=1),
+        "shards_per_client": _number(int, least=1),
+        "minimum": _number(int, least=1),
+    },
+    "model": {
+        "name": _Key(str, required=True),
+        "widths": _number([int], least=1),
+        "filters": _number([int], least=1),
+        "groups": _number(int, least=1),
+        "dropout": _number(float, least=0, below=1),
+    },
+    "training": _TRAINING,
+    "participation": {
+        "strategy": _choice("random", "random", "by_size", "by_loss"),
+        "clients_per_round": _number(int, least=1),
+        "num_candidates": _number(int, least=1),
+        "dropout": _number(float, 0.0, least=0, below=1),
+        "deadline_s": _number(float, above=0),
+        "late": _choice("left_out", "left_out", "partial"),
+    },
+    "network": {
+        "down_mbit_s": _number(float, above=0, required=True),
+        "up_mbit_s": _number(float, above=0, required=True),
+        "latency_s": _number(float, 0.0, least=0),
+        "images_per_s": _number(float, above=0, required=True),
+        "speed_spread": _number(float, 0.0, least=0),
+    },
+}
+_TOP = {
+    "title": _Key(str, required=True),
+    **{name: _Key(dict, required=name not in ("participation", "network")) for name in _SECTIONS},
+    "algorithms": _Key(dict),
+    "report_rounds": _number([int], least=1),
+    "seeds": _number([int], least=0, required=True),
+}
+_MAY_BE_EMPTY = ("participation", "network")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A family of runs over one partition, checked.
+
+    Attributes
+    ----------
+    name : str
+        Of the file, without the suffix.
+    title : str
+        For tables and figures.
+    data, partition, model, participation : dict
+        The sections, with what was left out filled in.
+    network : dict or None
+        Bandwidths and speeds; None: no time is simulated.
+    algorithms : dict of str to dict
+        By the name of each run: the section ``training`` with what the run sets differently.
+    report_rounds : tuple of int
+        Rounds after which the best so far is measured on the test images, too.
+    seeds : tuple of int
+    """
+
+    name: str
+    title: str
+    data: dict
+    partition: dict
+    model: dict
+    algorithms: dict[str, dict]
+    participation: dict
+    network: dict | None
+    report_rounds: tuple[int, ...]
+    seeds: tuple[int, ...]
+    where: str = field(default="", compare=False)
+
+    def describe(self, algorithm: str) -> dict:
+        """Return the plain settings of one run: with the seed, the data and the code they define it."""
+        federated = self.algorithms[algorithm]["algorithm"] not in ALONE
+        return {
+            "data": self.data,
+            "partition": self.partition,
+            "model": self.model,
+            "training": self.algorithms[algorithm],
+            "participation": self.participation if federated else {},
+            "network": self.network if federated else None,
+            "report_rounds": list(self.report_rounds),
+        }
+
+
+def list_experiments() -> list[Path]:
+    """Return the files of the thesis' experiments, sorted."""
+    return sorted(EXPERIMENTS.glob("*.yaml"))
+
+
+def load_experiment(source: Path | str | dict) -> Experiment:
+    """Read an experiment and check every key and value.
+
+    Parameters
+    ----------
+    source : Path, str or dict
+        A file; the name of one in ``profiles/experiments``; or its content, with ``name`` added.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read, a key is unknown (the nearest known one is named) or missing, a value has
+        the wrong type or is out of range, or settings do not fit each other.
+    """
+    if isinstance(source, dict):
+        content = dict(source)
+        name = content.pop("name", "experiment")
+        return _check(content, str(name), f"experiment {name}")
+    named = EXPERIMENTS / f"{source}.yaml"
+    path = named if named.is_file() else Path(source)
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        known = ", ".join(p.stem for p in list_experiments())
+        reason = getattr(error, "strerror", None) or "bytes that are no text"
+        raise InputError(
+            f"{path}: expected an experiment, found: {reason}; give a file, or one of {known}"
+        ) from error
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: expected YAML, found: {' '.join(str(error).split())}; mend it") from error
+    return _check(content, path.stem, str(path))
+
+
+def _check(content, name, where) -> Experiment:
+    top = _fill(content, _TOP, where)
+    sections = {
+        key: _fill(top[key] or {}, table, f"{where}: {key}")
+        for key, table in _SECTIONS.items()
+        if top[key] or key not in _MAY_BE_EMPTY
+    }
+    training = sections["training"]
+    algorithms = _resolve(top["algorithms"], training, where)
+    participation = sections.get("participation") or _fill({}, _SECTIONS["participation"], where)
+    network = sections.get("network")
+    if participation["deadline_s"] is not None and network is None:
+        raise InputError(
+            f"{where}: participation: expected a section network beside deadline_s, since speeds decide who "
+            "is late, found none; add it"
+        )
+    seeds, rounds = top["seeds"], sorted(set(top["report_rounds"] or []))
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise InputError(f"{where}: seeds: expected different numbers, at least one, found {seeds}; mend it")
+    return Experiment(
+        name=name,
+        title=top["title"],
+        data=sections["data"],
+        partition=sections["partition"],
+        model=sections["model"],
+        algorithms=algorithms,
+        participation=participation,
+        network=network,
+        report_rounds=tuple(rounds),
+        seeds=tuple(seeds),
+        where=where,
+    )
+
+
+def _resolve(algorithms, training, where) -> dict[str, dict]:
+    """Return the whole training section of each algorithm."""
+    if algorithms is None:
+        if training["algorithm"] is None:
+            raise InputError(
+                f"{where}: expected training.algorithm or a section algorithms, found neither; add one"
+            )
+        algorithms = {training["algorithm"]: {}}
+    optional = {key: _Key(k.kind, None, k.within, k.words) for key, k in _TRAINING.items()}
+    resolved = {}
+    for name, changes in algorithms.items():
+        here = f"{where}: algorithms: {name}"
+        filled = _fill({} if changes is None else changes, optional, here)
+        changed = {key: value for key, value in filled.items() if value is not None}
+        resolved[str(name)] = own = {**training, "algorithm": training["algorithm"] or str(name), **changed}
+        if own["algorithm"] in ALONE and (own["client_optimizer"] != "adamw" or not own["cosine"]):
+            raise InputError(
+                f"{here}: expected client_optimizer adamw and cosine true, as training without a federation "
+                f"has them, found {own['client_optimizer']} and {own['cosine']}; set them"
+            )
+    if not resolved:
+        raise InputError(f"{where}: algorithms: expected at least one, found none; add one")
+    return resolved
+
+
+def _fill(content, table, where) -> dict:
+    """Check the keys and values of one section, and fill in what was left out."""
+    if not isinstance(content, dict):
+        raise InputError(f"{where}: expected keys and values, found {content!r}; mend it")
+    for key in content:
+        if key not in table:
+            near = difflib.get_close_matches(str(key), table, 1, cutoff=0)
+            raise InputError(
+                f"{where}: expected one of {', '.join(table)}, found the key {key!r}; did you mean "
+                f"{near[0]!r}?"
+            )
+    filled = {}
+    for key, rule in table.items():
+        value = content.get(key)
+        if value is None:
+            if rule.required:
+                raise InputError(f"{where}: expected the key {key!r}, found none; add it")
+            filled[key] = rule.default
+            continue
+        if not _matches(value, rule.kind) or not rule.within(value):
+            words = f"{_name(rule.kind)} {rule.words}".strip()
+            raise InputError(
+                f"{where}: {key}: expected {words}, found {value!r} ({type(value).__name__}); mend it"
+            )
+        filled[key] = float(value) if rule.kind is float else value
+    return filled
+
+
+def _matches(value, kind) -> bool:
+    if isinstance(kind, list):
+        return isinstance(value, list) and all(_matches(v, kind[0]) for v in value)
+    if kind is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return type(value) is kind
+
+
+def _name(kind) -> str:
+    if isinstance(kind, list):
+        return f"a list of {_name(kind[0])}"
+    return {dict: "keys and values", str: "a text", bool: "true or false"}.get(kind, kind.__name__)
