@@ -1,4 +1,4 @@
-"""The command line: ``fedutils reproduce | data | predict | evaluate | report | experiment | kernel``."""
+"""The command line ``fedutils``: a sub-command for each thing it does; ``fedutils --help`` lists them."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fedutils import cli_experiment, cli_models, cli_report
 from fedutils.errors import InputError
+from fedutils.hospital import command as hospital
 
 
 def _reproduce(options: argparse.Namespace) -> int:
@@ -96,6 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli_models.add_commands(commands)
     cli_report.add_commands(commands)
     cli_experiment.add_commands(commands)
+    hospital.add_commands(commands)
     return parser
 
 

@@ -1,0 +1,1 @@
+"""Hospitals on a real network: a Thrift console, whose server averages what hospitals send."""

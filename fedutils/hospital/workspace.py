@@ -1,0 +1,98 @@
+"""A hospital's own folder: the model that came, and the weights that were trained, each in one file.
+
+An operator may log out between any two steps, or the machine may stop: each finds what the last one left.
+"""
+
+import io
+import json
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fedutils.errors import InputError
+from fedutils.hospital.client import Received
+from fedutils.hospital.weights import LayerSpec
+from fedutils.results import write_atomic
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights as they lie in a file: the version that they are (or were trained from), cases, arrays."""
+
+    version: int
+    cases: int
+    layers: tuple[LayerSpec, ...]
+    arrays: list[np.ndarray]
+
+
+class Workspace:
+    """The folder; made if need be, for its owner alone."""
+
+    def __init__(self, folder: Path):
+        self.folder = Path(folder)
+        try:
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{folder}: expected a folder to work in, found: {error.strerror}; mend 'work'"
+            ) from error
+
+    @property
+    def model_file(self) -> Path:
+        """The ``.keras`` file that came with the model."""
+        return self.folder / "model.keras"
+
+    def keep_received(self, received: Received) -> None:
+        """Keep a model that came from the server."""
+        write_atomic(self.model_file, received.file)
+        self._write("received", Weights(received.version, 0, received.layers, received.arrays))
+
+    def load_received(self) -> Weights:
+        """Return the weights that came last.
+
+        Raises
+        ------
+        InputError
+            If none came yet.
+        """
+        return self._read("received", "get weights from the server first")
+
+    def keep_trained(
+        self, version: int, cases: int, layers: Sequence[LayerSpec], arrays: list[np.ndarray]
+    ) -> None:
+        """Keep weights that were trained from a version."""
+        self._write("trained", Weights(version, cases, tuple(layers), arrays))
+
+    def load_trained(self) -> Weights:
+        """Return the weights that were trained last.
+
+        Raises
+        ------
+        InputError
+            If none were trained yet.
+        """
+        return self._read("trained", "train the model first")
+
+    def _write(self, name: str, weights: Weights) -> None:
+        layers = [[layer.name, layer.dtype, layer.shape] for layer in weights.layers]
+        note = json.dumps({"version": weights.version, "cases": weights.cases, "layers": layers})
+        buffer = io.BytesIO()
+        arrays = {str(number): array for number, array in enumerate(weights.arrays)}
+        np.savez(buffer, note=np.frombuffer(note.encode(), np.uint8), **arrays)
+        write_atomic(self.folder / f"{name}.npz", buffer.getvalue())
+
+    def _read(self, name: str, otherwise: str) -> Weights:
+        path = self.folder / f"{name}.npz"
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                note = json.loads(bytes(file["note"]))
+                layers = tuple(LayerSpec(n, dtype, tuple(shape)) for n, dtype, shape in note["layers"])
+                arrays = [file[str(number)] for number in range(len(layers))]
+        except FileNotFoundError:
+            raise InputError(f"{path}: expected {name} weights, found none; {otherwise}") from None
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path}: expected {name} weights, found a damaged file; {otherwise}") from error
+        return Weights(note["version"], note["cases"], layers, arrays)
