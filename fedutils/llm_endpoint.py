@@ -206,9 +206,16 @@ async def _send_to_any(endpoint, body, put) -> str:
     raise _Passing("no server answers at this address")
 
 
+async def _names_the_form(response) -> bool:
+    """Say whether a failing server complains of the form of the reply: llama-cpp-python's does so by 500."""
+    async for start in response.aiter_bytes(4096):
+        return b"response_format" in start
+    return False
+
+
 async def _read(response, put) -> str:
     status = response.status_code
-    if status in (400, 415, 422, 501):
+    if status in (400, 415, 422, 501) or (status == 500 and await _names_the_form(response)):
         raise SchemaRefused(f"the server refused the request (status {status})")
     if status == 429 or status >= 500:
         raise _Passing(f"the server failed (status {status})")

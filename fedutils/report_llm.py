@@ -5,12 +5,13 @@ placeholders for these. What it writes is checked (`fedutils.prose_check`); a te
 once more, with the reasons, and then left: the rules write the report, which says so.
 """
 
+import contextlib
 import json
 from collections.abc import Callable
 from dataclasses import replace
 
 from fedutils.llm_endpoint import Endpoint, EndpointError, SchemaRefused, complete
-from fedutils.prose_check import FAULTS, MAX_SECTION, Fault, find_faults, list_words
+from fedutils.prose_check import FAULTS, Fault, find_faults, list_words
 from fedutils.prose_inserts import fill_prose, make_placeholders, words_of
 from fedutils.report_facts import Facts
 from fedutils.report_prose import SECTIONS, Prose, compose
@@ -63,19 +64,25 @@ def ask(facts: Facts, endpoint: Endpoint, on_text: Callable[[str], None] | None 
 
 
 def _complete(endpoint, messages, on_text) -> str:
-    """Ask by schema, or plainly where the server knows none."""
+    """Ask by schema, in OpenAI's form and in that of llama-cpp-python's server, or plainly."""
     body = {"messages": messages, "temperature": 0, "seed": 0, "max_tokens": MAX_TOKENS}
-    schema = {"name": "report", "strict": True, "schema": make_schema()}
-    try:
-        form = {"type": "json_schema", "json_schema": schema}
-        return complete(endpoint, body | {"response_format": form}, on_text)
-    except SchemaRefused:
-        return complete(endpoint, body, on_text)
+    named = {"name": "report", "strict": True, "schema": make_schema()}
+    for form in (
+        {"type": "json_schema", "json_schema": named},
+        {"type": "json_object", "schema": make_schema()},
+    ):
+        with contextlib.suppress(SchemaRefused):
+            return complete(endpoint, body | {"response_format": form}, on_text)
+    return complete(endpoint, body, on_text)
 
 
 def make_schema() -> dict:
-    """Return the JSON schema of a reply: every section, a text each."""
-    texts = {name: {"type": "string", "maxLength": MAX_SECTION} for name in SECTIONS}
+    """Return the JSON schema of a reply: every section, a text each.
+
+    Without their greatest lengths, which `fedutils.prose_check` looks at: llama.cpp writes a length out as
+    that many rules of its grammar, and its server does not survive so many.
+    """
+    texts = {name: {"type": "string"} for name in SECTIONS}
     return {"type": "object", "properties": texts, "required": [*SECTIONS], "additionalProperties": False}
 
 

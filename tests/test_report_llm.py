@@ -92,11 +92,14 @@ def test_a_reply_that_fails_is_asked_for_once_more_with_the_reasons():
     assert "measurements: it held a number that was not measured" in second[3]["content"]
 
 
-def test_a_server_without_schemas_is_asked_plainly():
-    refusal = sent(b'{"error": "response_format is not supported"}', status=400)
-    prose, requests = run(refusal, streamed(GOOD))
+@pytest.mark.parametrize("status", [400, 422, 500])  # 500: llama-cpp-python's, with what it expected
+def test_a_server_is_asked_by_schema_in_two_ways_and_then_plainly(status):
+    refusal = sent(b'{"error": "response_format is not supported"}', status=status)
+    prose, requests = run(refusal, refusal, streamed(GOOD), retries=1)
     assert prose.author == "language model llama-test"
-    assert ["response_format" in body for _, _, body in requests] == [True, False]
+    forms = [body.get("response_format") for _, _, body in requests]
+    assert [form and form["type"] for form in forms] == ["json_schema", "json_object", None]
+    assert forms[1]["schema"] == make_schema()
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503])
