@@ -96,7 +96,10 @@ def build_choices(folder: Path) -> str:
         "| s an epoch |",
         "|---|---|---|---|---|---|",
     ]
-    for name, told in measured["ablation"].items():
+    ablation = measured["ablation"].items()
+    for name, told in sorted(
+        ablation, key=lambda row: -(row[1]["change"] or {"difference": 1})["difference"]
+    ):
         change = "–"
         if told["change"]:
             points = [100 * v for v in (told["change"]["difference"], *told["change"]["interval"])]
