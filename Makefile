@@ -52,7 +52,8 @@ setup: .venv/ready
 test: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/python -m pytest
+	@mkdir -p build
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lab: kernel
 	$(if $(DATA),FEDUTILS_DATA='$(DATA)') $(BIN)/jupyter lab notebooks
