@@ -92,9 +92,8 @@ def build_choices(folder: Path) -> str:
     record = _load(folder, "04_centralized_classification")
     measured = record["metrics"]
     lines = [
-        "| central training | parameters | validation accuracy, % | test accuracy, % | change, points "
-        "| s an epoch |",
-        "|---|---|---|---|---|---|",
+        "| central training | parameters | validation accuracy, % | test accuracy, % | change, points |",
+        "|---|---|---|---|---|",
     ]
     ablation = measured["ablation"].items()
     for name, told in sorted(
@@ -106,7 +105,7 @@ def build_choices(folder: Path) -> str:
             change = "{:+.1f} ({:+.1f} to {:+.1f})".format(*points)
         lines.append(
             f"| {name} | {told['num_parameters']:,} | {_cell(told['validation_accuracy'])} | "
-            f"{_cell(told['test_accuracy'])} | {change} | {told['epoch_s']:.1f} |"
+            f"{_cell(told['test_accuracy'])} | {change} |"
         )
     file, told = measured["model_file"], measured["calibration"].values()
     before, after = (sum(t["ece"][key] for t in told) / len(told) for key in ("before", "after"))
