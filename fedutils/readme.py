@@ -248,6 +248,13 @@ def build_costs(file: Path) -> str:
             f"half), {measured['inference_ratio']:.2f} times the CPU seconds of calling the bare network as "
             f"often; mirrored too, {measured['inference_mirrored_s']:.1f} s.",
         ]
+    if check := measured.get("report_check_ms"):
+        lines += [
+            "",
+            f"From facts to a page as PDF a report took {measured['report_pdf_ms']:.1f} ms; checking what a "
+            f"language model wrote took {check:.1f} ms. Of {measured['report_replies_tried']} adversarial "
+            f"replies {measured['report_replies_passed']} passed the check.",
+        ]
     if FIGURE.exists():
         words = "CPU seconds of a round, time of a small client and peak memory, by network and runtime"
         lines += ["", f"![{words}]({FIGURE.relative_to(paths.ROOT)})"]
