@@ -232,13 +232,14 @@ def build_costs(file: Path) -> str:
             f"{measured['prepare_num_cases']} cases took "
             f"{measured['prepare_memory_ratio']:.2f} times the memory of two.",
         ]
-    if ratios := measured.get("throughput_ratio"):
-        speeds = measured["throughput_examples_per_second"]
-        each = [f"{TRAINED[name]} {ratios[name]:.2f} ({speeds[name]:.3g}/s)" for name in ratios]
+    if fastest := measured.get("throughput_fastest_ratio"):
+        cpu, speeds = (measured[f"throughput_{key}"] for key in ("cpu_ratio", "examples_per_second"))
+        each = [f"{TRAINED[n]} {r:.2f}, {cpu[n]:.2f}, {speeds[n]:.3g}/s" for n, r in fastest.items()]
         lines += [
             "",
-            "Central training: wall clock of an epoch of `fedutils.epochs.train_epochs` over that of plain "
-            f"`tf.function` steps, and examples a second: {', '.join(each)}.",
+            "Central training, an epoch of `fedutils.epochs.train_epochs` over plain `tf.function` steps of the "
+            "same network: wall clock of the fastest epochs, CPU seconds (median), and examples a second: "
+            f"{'; '.join(each)}.",
         ]
     if seconds := measured.get("inference_case_s"):
         lines += [
