@@ -5,8 +5,9 @@ metrics, the copy of the weights), less validation, over those of a Python loop 
 ``tf.function`` step a batch: the same network, loss, optimizer, schedule and batches. After each epoch of the
 loop comes one of the plain steps, so that a change of the machine's load meets both; the median of the pairs
 counts, without the first, which traces and whose mean losses show that both take the same steps. Where a
-machine stalls whole epochs of either, the ratio of the fastest epochs tells more. No folder is given: what a checkpoint takes is a key of its own. An epoch has its own costs beside its steps, some tens
-of milliseconds; epochs here are shorter than those of the thesis, which have about 110 steps of a classifier.
+machine stalls whole epochs of either, the ratio of the fastest epochs tells more. No folder is given: what a
+checkpoint takes is a key of its own. An epoch has its own costs beside its steps, some tens of milliseconds;
+epochs here are shorter than those of the thesis, which have about 110 steps of a classifier.
 """
 
 import statistics

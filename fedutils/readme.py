@@ -237,8 +237,8 @@ def build_costs(file: Path) -> str:
         each = [f"{TRAINED[n]} {r:.2f}, {cpu[n]:.2f}, {speeds[n]:.3g}/s" for n, r in fastest.items()]
         lines += [
             "",
-            "Central training, an epoch of `fedutils.epochs.train_epochs` over plain `tf.function` steps of the "
-            "same network: wall clock of the fastest epochs, CPU seconds (median), and examples a second: "
+            "Central training, an epoch of `fedutils.epochs.train_epochs` over plain `tf.function` steps of "
+            "the same network: wall clock of the fastest epochs, CPU seconds (median), and examples a second: "
             f"{'; '.join(each)}.",
         ]
     if seconds := measured.get("inference_case_s"):
