@@ -238,7 +238,7 @@ def build_costs(file: Path) -> str:
         lines += [
             "",
             "Central training, an epoch of `fedutils.epochs.train_epochs` over plain `tf.function` steps of "
-            "the same network: wall clock of the fastest epochs, CPU seconds (median), and examples a second: "
+            "the same network: wall clock of the fastest epochs, CPU seconds (median), examples a second: "
             f"{'; '.join(each)}.",
         ]
     if seconds := measured.get("inference_case_s"):
