@@ -87,8 +87,8 @@ lock: setup
 	$(BIN)/uv pip compile pyproject.toml --group dev --group book --group gpu --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 --quiet --output-file requirements-gpu.lock
 	$(BIN)/uv pip compile pyproject.toml --group dev --group book --group flower --constraint requirements.lock $$(sed -n 's/^\([^ =]*\)==.*/--no-emit-package \1/p' requirements.lock) --generate-hashes --no-emit-index-url --no-annotate --no-header --python-version 3.11 --quiet --output-file requirements-flower.lock
 
-# A real server of llama.cpp with a tiny random model, for the tests that are skipped without one; compiling takes
-# about ten minutes of processor time. In an environment of its own: it changes no package of the locks.
+# A real server of llama.cpp with a tiny random model, for the tests that are skipped without one (seconds). Compiling takes
+# about eight minutes of processor time. In an environment of its own: it changes no package of the locks.
 build/llama/ready:
 	$(PYTHON) -m venv build/llama
 	build/llama/bin/python -m pip install --quiet --disable-pip-version-check 'llama-cpp-python[server]' gguf
