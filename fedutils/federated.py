@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from fedutils.centralized import Arrays, evaluate, get_weights, set_weights
 from fedutils.client_models import Validation, build_measure, collect_weights, split_weights
-from fedutils.data.pipeline import make_batches
+from fedutils.data.pipeline import make_batches, seed_client
 from fedutils.errors import InputError
 from fedutils.round_store import RoundStore
 from fedutils.runs import Run
@@ -77,7 +77,7 @@ class ArrayClients:
 
     def batches(self, client: int, round_number: int) -> tf.data.Dataset:
         """Return the shuffled, augmented batches of a client in a round."""
-        seed = (self._seed * 10_000 + round_number) * 1_000 + client
+        seed = seed_client(self._seed, round_number, client)
         return make_batches(*self._tensors[client], seed=seed, **self._options)
 
 

@@ -132,11 +132,16 @@ def predict_images(model: keras.Model, info: ModelInfo, paths: Sequence[Path]) -
         If the model is no classifier, or an image cannot be used; see `read_picture`.
     """
     check_task(info, "classification")
-    logits = []
+    probabilities = []
     for first in range(0, len(paths), _BATCH):
         batch = np.stack([read_picture(path, info.size[0]) for path in paths[first : first + _BATCH]])
-        logits.append(np.asarray(model.predict_on_batch(batch)))
-    return softmax(np.concatenate(logits) / info.temperature)
+        probabilities.append(classify(model, info, batch))
+    return np.concatenate(probabilities)
+
+
+def classify(model: keras.Model, info: ModelInfo, pictures: np.ndarray) -> np.ndarray:
+    """Return the calibrated probabilities, float64 (N, classes), of a batch from `read_picture`."""
+    return softmax(np.asarray(model.predict_on_batch(pictures)) / info.temperature)
 
 
 def predict_case(model: keras.Model, info: ModelInfo, case: Case, *, progress: bool = True) -> Segmented:

@@ -27,10 +27,9 @@ from fedutils.data.segmentation import compute_regions, get_regions
 from fedutils.data.slice_steps import find_head
 from fedutils.data.volume_steps import stack_modalities
 from fedutils.gradcam import compute_gradcam
-from fedutils.metrics import softmax
 from fedutils.model_info import ModelInfo
 from fedutils.plots import plot_planes
-from fedutils.predict import Segmented, check_task, predict_case, read_picture
+from fedutils.predict import Segmented, check_task, classify, predict_case, read_picture
 from fedutils.report import Prose, compose, render_html, render_markdown, render_pdf
 from fedutils.report_build import build_case_facts, build_image_facts
 from fedutils.report_facts import Facts, Picture
@@ -96,7 +95,7 @@ def report_images(
     names = _choose_names(path.stem for path in paths)
     for path, name in zip(paths, names, strict=True):
         x = read_picture(path, info.size[0])[np.newaxis]
-        (probabilities,) = softmax(np.asarray(model.predict_on_batch(x)) / info.temperature)
+        (probabilities,) = classify(model, info, x)
         best = int(probabilities.argmax())
         heat = compute_gradcam(model, x, best)[0]
         picture = Picture(f"{name}_gradcam.png", _LOOK.format(info.outputs[best]))

@@ -69,6 +69,14 @@ def finish_batches(batches: tf.data.Dataset, num_batches: int) -> tf.data.Datase
     return batches.with_options(options).apply(counted).prefetch(2)
 
 
+def seed_client(seed: int, round_number: int, client: int) -> int:
+    """Return the seed of a client's batches in a round (both from 0), simulated or on a real network.
+
+    No two share one while there are fewer than 1,000 clients and 10,000 rounds.
+    """
+    return (seed * 10_000 + round_number) * 1_000 + client
+
+
 def augment_batch(
     images: tf.Tensor,
     seed: tf.Tensor,

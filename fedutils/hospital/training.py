@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from fedutils.data import brain_mri
 from fedutils.data.layouts import find_layouts
-from fedutils.data.pipeline import make_batches
+from fedutils.data.pipeline import make_batches, seed_client
 from fedutils.errors import InputError
 from fedutils.hospital.settings import Settings
 from fedutils.hospital.workspace import Workspace
@@ -87,7 +87,7 @@ def train(model: keras.Model, x: np.ndarray, y: np.ndarray, version: int, settin
     InputError
         If the loss is no longer finite.
     """
-    seed = (settings.seed * 10_000 + version) * 1_000 + settings.client
+    seed = seed_client(settings.seed, version, settings.client)
     batches = make_batches(
         x, y, batch_size=settings.batch_size, seed=seed, epochs=settings.epochs, augment=settings.augment
     )
