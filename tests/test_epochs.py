@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from halves import make_halves
 from sklearn.utils.class_weight import compute_class_weight
 
 from fedutils import runs
@@ -18,13 +19,7 @@ CROSS_ENTROPY = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def make_task(count, seed=0):
-    """Bright left half or bright right half, under noise."""
-    rng = np.random.default_rng(seed)
-    y = rng.integers(0, 2, count).astype(np.int32)
-    x = rng.uniform(0, 0.4, (count, 8, 10, 1)).astype(np.float32)
-    x[y == 0, :, :5] += 0.5
-    x[y == 1, :, 5:] += 0.5
-    return x, y
+    return make_halves(count, seed, (8, 10))
 
 
 def build_network():

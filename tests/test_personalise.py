@@ -5,6 +5,7 @@ import functools
 import keras
 import numpy as np
 import pytest
+from halves import make_halves
 from quadratics import START, build_parabola, make_client, run_rounds, walk, weight_of
 
 from fedutils import runtime
@@ -29,13 +30,7 @@ def in_process():
 
 
 def make_task(count, seed):
-    """Make images whose brighter half, left or right, is their label."""
-    rng = np.random.default_rng(seed)
-    y = rng.integers(0, 2, count).astype(np.int32)
-    x = rng.uniform(0, 0.4, (count, 4, 6, 1)).astype(np.float32)
-    x[y == 0, :, :3] += 0.5
-    x[y == 1, :, 3:] += 0.5
-    return x, y
+    return make_halves(count, seed, (4, 6))
 
 
 TASKS = [make_task(n, n) for n in (10, 16, 7)]

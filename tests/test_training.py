@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from halves import make_halves
 
 from fedutils import client_models, runs, runtime
 from fedutils.algorithms import build_process
@@ -22,13 +23,7 @@ def in_process():
 
 
 def make_task(count, seed):
-    """Bright left half or bright right half, under noise."""
-    rng = np.random.default_rng(seed)
-    y = rng.integers(0, 2, count).astype(np.int32)
-    x = rng.uniform(0, 0.4, (count, 8, 10, 1)).astype(np.float32)
-    x[y == 0, :, :5] += 0.5
-    x[y == 1, :, 5:] += 0.5
-    return x, y
+    return make_halves(count, seed, (8, 10))
 
 
 CLIENTS = [make_task(n, n) for n in (10, 16, 7)]
