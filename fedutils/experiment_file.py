@@ -153,17 +153,24 @@ class Experiment:
     where: str = field(default="", compare=False)
 
     def describe(self, algorithm: str) -> dict:
-        """Return the plain settings of one run: with the seed, the data and the code they define it."""
+        """Return the plain settings of one run: with the seed, the data and the code they define it.
+
+        What is not set is left out: a key that comes to the files later leaves finished runs as they are.
+        """
         federated = self.algorithms[algorithm]["algorithm"] not in ALONE
-        return {
+        sections = {
             "data": self.data,
             "partition": self.partition,
             "model": self.model,
             "training": self.algorithms[algorithm],
             "participation": self.participation if federated else {},
-            "network": self.network if federated else None,
-            "report_rounds": list(self.report_rounds),
+            "network": (self.network or {}) if federated else {},
         }
+        told = {
+            name: {key: value for key, value in section.items() if value is not None}
+            for name, section in sections.items()
+        }
+        return {**told, "report_rounds": list(self.report_rounds)}
 
 
 def list_experiments() -> list[Path]:

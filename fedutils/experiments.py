@@ -48,8 +48,8 @@ def run_experiment(
     algorithms : sequence of str, optional
         Those of the file by default.
     seeds : sequence of int, optional
-        Those of the file by default. What others of the file left in the result stays, as long as data,
-        settings and code are the same.
+        Those of the file by default. What the result already holds, of these and of others, is not run again
+        as long as data, settings and code are the same.
     folder : Path, optional
         Of the results; ``experiments`` among the results of the current run by default.
 
@@ -57,9 +57,9 @@ def run_experiment(
     -------
     dict of str to dict
         By algorithm, what ``<name>-<algorithm>.json`` holds: ``settings``; ``seeds`` done and
-        ``seeds_planned``; ``rounds_planned``; ``data``; ``runs`` by seed, each with ``rounds_done``,
-        ``best_round``, ``validation`` by round, ``test`` and ``hospitals``, after ``report_rounds`` too,
-        ``partition``, ``bytes``, ``simulated_s``; and ``summary`` over seeds.
+        ``seeds_planned``; ``rounds_planned``; ``data``; ``runs`` by seed, each with the commit that made
+        it (``git``), ``rounds_done``, ``best_round``, ``validation`` by round, ``test`` and ``hospitals``,
+        after ``report_rounds`` too, ``partition``, ``bytes``, ``simulated_s``; and ``summary`` over seeds.
 
     Raises
     ------
@@ -99,16 +99,24 @@ def _run_family(experiment, task, algorithm, seeds, folder) -> dict:
     name = f"{experiment.name}-{algorithm}"
     settings, training = experiment.describe(algorithm), experiment.algorithms[algorithm]
     kept = {
-        seed: run_folder(f"experiment-{name}", {**settings, "seed": seed, "data": task.provenance})
+        seed: run_folder(
+            f"experiment-{name}", {**settings, "seed": seed, "provenance": task.provenance}, task.CODE
+        )
         for seed in experiment.seeds
     }
     path = folder / f"{name}.json"
-    runs = _read_others(path, {str(seed): run.name for seed, run in kept.items() if seed not in seeds})
-    trainer = _prepare(experiment, task, training)
-    record = {}
+    runs = _read_finished(path, {str(seed): run.name for seed, run in kept.items()})
+    trainer, record = None, None
     for seed in seeds:
-        label = f"{name}, seed {seed}"
-        runs[str(seed)] = {"run": kept[seed].name, **trainer(seed, kept[seed], label)}
+        if str(seed) not in runs:
+            trainer = trainer or _prepare(experiment, task, training)
+            measured = trainer(seed, kept[seed], f"{name}, seed {seed}")
+            runs[str(seed)] = {
+                "run": kept[seed].name,
+                "git": git_commit(),
+                "machine": machine(),
+                **measured,
+            }
         record = {
             "name": name,
             "title": experiment.title,
@@ -122,20 +130,18 @@ def _run_family(experiment, task, algorithm, seeds, folder) -> dict:
             "runs": runs,
             "summary": summarise_runs([runs[key] for key in sorted(runs, key=int)]),
             "versions": versions(),
-            "git": git_commit(),
-            "machine": machine(),
         }
         write_atomic(path, to_json(record).encode())
     return json.loads(to_json(record))
 
 
-def _read_others(path, valid) -> dict:
-    """Return the runs of other seeds that an earlier result holds, if they are still what would be run."""
+def _read_finished(path, names) -> dict[str, dict]:
+    """Return the runs of an earlier result, by seed, that are what would be run today."""
     try:
         found = json.loads(path.read_text())["runs"]
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return {seed: run for seed, run in found.items() if seed in valid and run["run"] == valid[seed]}
+    return {seed: run for seed, run in found.items() if run["run"] == names.get(seed)}
 
 
 def _prepare(experiment: Experiment, task: Classification, training: dict):

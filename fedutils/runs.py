@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,8 +26,7 @@ _ENTRIES = (
     "algorithms",
     "centralized",
     "epochs",
-    "experiment_rounds",
-    "experiment_task",
+    "experiment_*",
     "federated",
     "losses",
     "runtime",
@@ -37,8 +37,9 @@ _ENTRIES = (
     "data/prepared_set",
     "data/segmentation*",
 )
-# The ground moves files and messages; nothing in it changes what a training step computes.
-_GROUND = {"errors", "paths", "quiet", "results", "source_code"}
+# These move files and messages, or read settings, which name the run themselves; nothing in them changes what
+# a training step computes.
+_GROUND = {"errors", "paths", "quiet", "results", "source_code", "experiment_file"}
 
 
 @dataclass
@@ -84,9 +85,17 @@ class Run:
         return np.asarray([entry[key] for entry in self.history])
 
 
-def run_folder(name: str, settings: dict) -> Path:
-    """Return the folder of the run that `settings` (plain values) and today's code define."""
-    executed = tuple(name for name in list_imported(_ENTRIES) if name not in _GROUND)
+def run_folder(name: str, settings: dict, code: Sequence[str] = _ENTRIES) -> Path:
+    """Return the folder of the run that `settings` (plain values) and today's code define.
+
+    Parameters
+    ----------
+    name : str
+    settings : dict
+    code : sequence of str
+        Where the run enters fedutils, as in `fedutils.source_code.list_imported`; any training by default.
+    """
+    executed = tuple(module for module in list_imported(tuple(code)) if module not in _GROUND)
     identity = {"settings": settings, "code": fingerprint_code(executed), "versions": versions()}
     digest = hashlib.sha256(to_json(identity).encode()).hexdigest()[:12]
     return paths.output_dir() / "runs" / f"{name}-{digest}"

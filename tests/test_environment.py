@@ -33,6 +33,7 @@ LAYERS = (
     ),
     (
         "evaluate",
+        "experiment_classification",
         "experiment_file",
         "experiment_rounds",
         "experiment_task",
