@@ -1,12 +1,9 @@
-"""The federated study from its result files: a table, and the learning curves.
+"""Figures of the federated study: learning curves, who holds what beside the result, and the search of rates.
 
-Local (each hospital alone), federated and central stand side by side, with the spread over seeds, the worst
-hospital, and how much of what was planned was done.
+Local (each hospital alone), federated and central stand side by side, with the spread over seeds.
 """
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,145 +11,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from fedutils.errors import InputError
+from fedutils.experiment_file import ALONE
 from fedutils.plots import COLOURS, _axis
-
-# In the order of tables and colours.
-NAMES = {
-    "local": "local, mean of hospitals",
-    "fedavg": "FedAvg",
-    "fedprox": "FedProx",
-    "fedyogi": "FedYogi",
-    "scaffold": "SCAFFOLD",
-    "fednova": "FedNova",
-    "fedavg_sgd": "FedAvg, SGD",
-    "fedadam": "FedAdam",
-    "fedavgm": "FedAvgM",
-    "mimelite": "MimeLite",
-    "central": "central",
-}
-_MB = 1e6
+from fedutils.study import NAMES, list_runs, shorten_title
+from fedutils.study_tables import title_of
 
 
-def load_study(folder: Path) -> list[dict]:
-    """Read the results of experiments: by experiment, local first and central last.
-
-    Parameters
-    ----------
-    folder : Path
-        Where `fedutils.experiments.run_experiment` wrote.
-
-    Raises
-    ------
-    InputError
-        If there is no result, or a file is not one.
-    """
-    files = sorted(Path(folder).glob("*.json"))
-    if not files:
-        raise InputError(f"{folder}: expected results of experiments, found none; run fedutils experiment")
-    records = []
-    for file in files:
-        try:
-            record = json.loads(file.read_text())
-            records.append((record["experiment"], _rank(record["algorithm"]), record))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"{file}: expected the result of an experiment, found another or a damaged file ({error!r}); "
-                "delete it and run the experiment again"
-            ) from error
-    return [record for *_, record in sorted(records, key=lambda item: item[:2])]
-
-
-def _rank(algorithm):
-    """Order algorithms as `NAMES` does, those unknown before central."""
+def choose_line(algorithm: str) -> tuple[str, str]:
+    """Return the colour and the line style of an algorithm, the same in every figure."""
     names = list(NAMES)
-    return names.index(algorithm) if algorithm in names else len(names) - 1.5, algorithm
-
-
-def build_study_table(
-    records: Sequence[dict], *, part: str = "deduplicated", after: int | None = None
-) -> str:
-    """Return the table as Markdown, one line an algorithm, in the order of `records`.
-
-    Parameters
-    ----------
-    records : sequence of dict
-        From `load_study`.
-    part : str
-        Of the test images: deduplicated or public.
-    after : int, optional
-        Show the best round until this one, among ``report_rounds``, instead of the best of all. Algorithms
-        that were not tested then are left out.
-
-    Raises
-    ------
-    InputError
-        If no record was tested so.
-    """
-    lines = [
-        "| experiment | training | test accuracy, % | macro F1, % | macro AUC, % | worst hospital, % "
-        "| worst on its own mixture, % | MB up, a hospital and round | rounds done of planned | seeds |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    phantom = False
-    for record in records:
-        summary = record["summary"] if after is None else record["summary"]["after"].get(str(after))
-        if not summary or part not in summary:
-            continue
-        phantom |= record["data"]["source"] == "phantom"
-        runs = [record["runs"][str(seed)] for seed in record["seeds"]]
-        keys = ("accuracy", "f1", "auc", "worst", "own_mixture")
-        cells = [
-            _title(record),
-            NAMES.get(record["algorithm"], record["algorithm"]),
-            *(_cell(summary[part][key]) for key in keys),
-            _up(runs[0]),
-            _count_rounds(runs, after),
-            f"{len(record['seeds'])} of {len(record['seeds_planned'])}",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    if len(lines) == 2:
-        raise InputError(
-            f"study: expected a result on the test images {part!r}"
-            + (f" after round {after}" if after is not None else "")
-            + f", found none among {len(records)}; add it to report_rounds, or choose another"
-        )
-    lines += [
-        "",
-        "Mean ± standard deviation over seeds, of the round (or epoch) that is best on validation images. "
-        "Worst hospital: of the models, where each hospital has its own, the worst on all test images. On "
-        "its own mixture: the accuracy to expect on a hospital's mixture of classes, the lowest of all "
-        "hospitals."
-        + (" The phantom is a drawing: no clinical statement follows from its numbers." if phantom else ""),
-    ]
-    return "\n".join(lines)
-
-
-def _title(record) -> str:
-    """Return the title; whatever it says, a phantom is called one."""
-    title = record["title"]
-    drawn = record["data"]["source"] == "phantom" and "phantom" not in title.lower()
-    return f"{title} (phantom)" if drawn else title
-
-
-def _cell(value) -> str:
-    if value is None:
-        return "–"
-    spread = f" ± {100 * value['std']:.1f}" if len(value["values"]) > 1 else ""  # one seed has none
-    return f"{100 * value['mean']:.1f}{spread}"
-
-
-def _up(run) -> str:
-    sent = run.get("bytes") or {}
-    return "–" if sent.get("up_per_client") is None else f"{sent['up_per_client'] / _MB:.3g}"
-
-
-def _count_rounds(runs, after) -> str:
-    """Say the fewest rounds that a seed did, and how many were planned."""
-    done = min(run["rounds_done"] for run in runs)
-    planned = runs[0]["rounds_planned"]
-    unit = " epochs" if runs[0]["unit"] == "epoch" else ""
-    return f"{done if after is None else min(done, after)} of {planned}{unit}"
+    place = names.index(algorithm) if algorithm in names else len(names)
+    style = {"local": ":", "central": "--"}.get(algorithm, "-" if place < len(COLOURS) else "-.")
+    return "0.35" if algorithm in ALONE else COLOURS[(place - 1) % len(COLOURS)], style
 
 
 def plot_study_curves(records: Sequence[dict], ax: Axes | None = None, *, quantity: str = "accuracy") -> Axes:
@@ -168,17 +38,14 @@ def plot_study_curves(records: Sequence[dict], ax: Axes | None = None, *, quanti
         As in the result, ``accuracy`` or ``loss``.
     """
     ax = _axis(ax)
-    names = list(NAMES)
     for record in records:
-        runs = [record["runs"][str(seed)] for seed in record["seeds"]]
+        runs = list_runs(record)
         curves = [run["validation"][quantity] for run in runs]
         length = min(map(len, curves))
         values = np.asarray([curve[:length] for curve in curves], np.float64)
         passes = np.arange(1, length + 1) * runs[0]["passes_per_step"]
         algorithm = record["algorithm"]
-        place = names.index(algorithm) if algorithm in names else len(names)
-        style = {"local": ":", "central": "--"}.get(algorithm, "-" if place < len(COLOURS) else "-.")
-        colour = "0.35" if algorithm in ("local", "central") else COLOURS[(place - 1) % len(COLOURS)]
+        colour, style = choose_line(algorithm)
         label = NAMES.get(algorithm, algorithm)
         ax.plot(passes, values.mean(axis=0), style, color=colour, label=label)
         if len(values) > 1:
@@ -201,7 +68,7 @@ def plot_study(records: Sequence[dict], *, quantity: str = "accuracy") -> Figure
     quantity : str
     """
     experiments = list(dict.fromkeys(record["experiment"] for record in records))
-    columns = min(len(experiments), 3)
+    columns = 2 if len(experiments) == 4 else min(len(experiments), 3)
     rows = -(-len(experiments) // columns)
     fig, axes = plt.subplots(
         rows, columns, figsize=(max(7.2, 2.6 * columns), 2.9 * rows), sharey=True, squeeze=False
@@ -212,9 +79,109 @@ def plot_study(records: Sequence[dict], *, quantity: str = "accuracy") -> Figure
     for ax, name in zip(axes.flat, experiments, strict=False):
         own = [record for record in records if record["experiment"] == name]
         plot_study_curves(own, ax, quantity=quantity)
-        ax.set_title(_title(own[0]), fontsize=8)
+        ax.set_title(title_of(own[0]).replace(", ", ",\n", 1), fontsize=8)
         drawn |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     for ax in axes[:, 1:].flat:
         ax.set_ylabel("")
     fig.legend(drawn.values(), drawn.keys(), loc="outside lower center", ncols=4)
+    return fig
+
+
+def plot_counts(
+    counts: np.ndarray, class_names: Sequence[str], ax: Axes | None = None, *, most: int | None = None
+) -> Axes:
+    """Draw who holds what as a heat map: numbers of images, a row a hospital, a column a class.
+
+    Parameters
+    ----------
+    counts : int (clients, classes)
+    class_names : sequence of str
+    ax : Axes, optional
+    most : int, optional
+        The count of the darkest shade, so that several panels can share one; the largest by default.
+    """
+    ax = _axis(ax, figsize=(3.2, 2.4))
+    counts = np.asarray(counts)
+    most = max(int(counts.max()) if most is None else most, 1)
+    ax.imshow(counts, cmap="Blues", vmin=0, vmax=most, aspect="auto")
+    for (k, c), count in np.ndenumerate(counts):
+        ink = "w" if count > 0.55 * most else "0.6" if count == 0 else "k"
+        ax.text(c, k, str(count), ha="center", va="center", color=ink, fontsize=7)
+    ax.set_xticks(range(len(class_names)), class_names, rotation=20, ha="right")
+    ax.set_yticks(range(len(counts)), [f"hospital {k + 1}" for k in range(len(counts))])
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    ax.tick_params(length=0)
+    return ax
+
+
+def plot_results(rows: Sequence[dict], ax: Axes | None = None, *, key: str = "accuracy") -> Axes:
+    """Draw one metric of the test by algorithm: the mean, and a tick a seed; what was not run says so.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Of one experiment, from `fedutils.study.summarise_study`.
+    ax : Axes, optional
+    key : str
+        Of the de-duplicated test images, as in `fedutils.study.SHOWN`.
+    """
+    ax = _axis(ax, figsize=(4.2, 2.4))
+    for place, row in enumerate(rows):
+        colour = choose_line(row["algorithm"])[0]
+        if not row["seeds"]:
+            words = {"transform": ax.get_yaxis_transform(), "color": "0.5", "fontsize": 7, "va": "center"}
+            ax.text(0.02, place, "not run", **words)
+            continue
+        told = row["summary"]["deduplicated"][key]
+        if row["algorithm"] == "central":
+            ax.axvline(told["mean"], color=colour, ls="--", lw=0.9, zorder=1)
+        ax.plot(told["values"], [place] * len(told["values"]), "|", color=colour, ms=9, mew=1.2, alpha=0.7)
+        ax.plot(told["mean"], place, "o", color=colour, ms=5)
+    ax.set_yticks(range(len(rows)), [_name_and_seeds(row) for row in rows])
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.grid(axis="y", visible=False)
+    ax.xaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    return ax
+
+
+def _name_and_seeds(row) -> str:
+    name = "local, mean" if row["algorithm"] == "local" else row["name"]
+    done, planned = len(row["seeds"]), len(row["seeds_planned"])
+    return name if done in (0, planned) else f"{name} ({done} of {planned} seeds)"
+
+
+def plot_holdings_and_results(
+    rows: Sequence[dict], partitions: dict[str, dict], *, key: str = "accuracy"
+) -> Figure:
+    """Draw every experiment in a row: who holds what, and beside it what came of it.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        From `fedutils.study.summarise_study`.
+    partitions : dict of str to dict
+        By experiment: ``counts`` (clients, classes) and ``classes``, of one seed.
+    key : str
+        See `plot_results`.
+    """
+    names = list(partitions)
+    most = max(int(np.max(partition["counts"])) for partition in partitions.values())
+    fig, axes = plt.subplots(
+        len(names), 2, figsize=(7.2, 0.5 + 1.75 * len(names)), width_ratios=(1, 1.35), squeeze=False
+    )
+    for (left, right), name in zip(axes, names, strict=True):
+        own = [row for row in rows if row["experiment"] == name]
+        plot_counts(partitions[name]["counts"], partitions[name]["classes"], left, most=most)
+        left.set_title(shorten_title(own[0]["title"]), fontsize=8, loc="left")
+        plot_results(own, right, key=key)
+    filled = [ax.get_xlim() for ax in axes[:, 1] if ax.lines] or [(0, 1)]
+    low, high = min(limits[0] for limits in filled), max(limits[1] for limits in filled)
+    for left, right in axes[:-1]:
+        left.set_xticklabels([])
+        right.set_xticklabels([])
+    for ax in axes[:, 1]:
+        ax.set_xlim(low, high)
+    axes[-1, 1].set_xlabel(f"test {key.replace('_', ' ')}, de-duplicated")
+    axes[-1, 0].set_xlabel("images for training")
     return fig

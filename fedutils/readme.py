@@ -5,6 +5,8 @@ from pathlib import Path
 
 from fedutils import paths
 from fedutils.models.registry import NETWORKS
+from fedutils.profiles import load_profile
+from fedutils.readme_study import build_study
 from fedutils.results import write_atomic
 
 README = paths.ROOT / "README.md"
@@ -303,6 +305,7 @@ def build_blocks() -> dict[str, str]:
     return {
         "results": build_table(results),
         "choices": build_choices(results),
+        "study": build_study(results / "experiments", load_profile("thesis")["08_heterogeneity"]),
         "segmentation": build_outlines(results),
         "what runs": build_matrix(paths.ROOT / "tests" / "what_runs.json"),
         "benchmarks": build_costs(paths.ROOT / "benchmarks" / "results.json"),

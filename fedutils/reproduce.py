@@ -150,13 +150,22 @@ def execute(notebook: Path, parameters: dict) -> TaskFailed | None:
 
 @in_one_line
 def build_paper() -> None:
-    """Set ``paper/thesis.typ`` with the results and figures of the current run; writes ``thesis.pdf``."""
+    """Set ``paper/thesis.typ`` with the results and figures of the current run; writes ``thesis.pdf``.
+
+    The text is told which results are there: a section whose notebook has not run says so.
+    """
     import typst
 
     folder = paths.output_dir() / "paper"
     shutil.copytree(PAPER, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.pdf"))
+    there = " ".join(sorted(path.stem for path in paths.results_dir().glob("*.json")))
     try:
-        pdf = typst.compile(str(folder / "thesis.typ"), root=str(paths.output_dir()), timestamp=0)
+        pdf = typst.compile(
+            str(folder / "thesis.typ"),
+            root=str(paths.output_dir()),
+            sys_inputs={"results": there},
+            timestamp=0,
+        )
     except typst.TypstError as error:
         raise InputError(f"{folder / 'thesis.typ'}: {error.message}: {error.diagnostic}") from error
     write_atomic(folder / "thesis.pdf", pdf)
@@ -182,9 +191,10 @@ def publish(*folders: str) -> None:
     Parameters
     ----------
     folders : str
-        Of ``results``, ``figures``, ``paper`` and ``pretrained``. Files of an earlier run that this one does
-        not make go away; of the paper only ``thesis.pdf`` is copied, of the figures those of notebooks, whose
-        names begin with a number, and models are published by the thesis profile alone.
+        Of ``results`` (those of experiments too), ``figures``, ``paper`` and ``pretrained``. Files of an
+        earlier run that this one does not make go away; of the paper only ``thesis.pdf`` is copied, of the
+        figures those of notebooks, whose names begin with a number, and models are published by the thesis
+        profile alone.
     """
     run = paths.output_dir()
     patterns = {"paper": "thesis.pdf", "figures": "[0-9]*"}
@@ -192,15 +202,21 @@ def publish(*folders: str) -> None:
     for name in folders:
         if name == "pretrained" and not thesis:
             continue
-        pattern = patterns.get(name, "[!.]*")
-        made = {path.name: path for path in sorted((run / name).glob(pattern))}
-        for file, source in made.items():
-            write_atomic(paths.ROOT / name / file, source.read_bytes())
-        for old in (paths.ROOT / name).glob(pattern):
-            if old.name not in made:
-                old.unlink()
+        _mirror(run / name, paths.ROOT / name, patterns.get(name, "[!.]*"))
+        if name == "results":
+            _mirror(run / name / "experiments", paths.ROOT / name / "experiments", "[!.]*")
     if "results" in folders and thesis:
         update_readme()
+
+
+def _mirror(source: Path, target: Path, pattern: str) -> None:
+    """Make the files of a folder that match the pattern those of another."""
+    made = {path.name: path for path in sorted(source.glob(pattern)) if path.is_file()}
+    for file, path in made.items():
+        write_atomic(target / file, path.read_bytes())
+    for old in target.glob(pattern):
+        if old.is_file() and old.name not in made:
+            old.unlink()
 
 
 def reproduce(profile: str, data: str | None = None, targets: tuple[str, ...] = ()) -> int:

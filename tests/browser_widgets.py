@@ -25,7 +25,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 ROOT = Path(__file__).resolve().parents[1]
-NOTEBOOKS = ("01_data_exploration", "03_partitioning")
+NOTEBOOKS = ("01_data_exploration", "03_partitioning", "08_heterogeneity")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 HOMES = ("HOME", "IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")
 HOMES += ("JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "MPLCONFIGDIR", "FEDUTILS_OUTPUT")
@@ -90,7 +90,7 @@ class Widget:
         self.page.screenshot(path=f"{self.shots}-{words}.png")
 
     def act(self, name, action, *, changes=True):
-        """Do what a reader does, wait until nothing moves, and say what the figure did."""
+        """Do what a reader does, wait until nothing moves, and say count its new pictures."""
         before = self.picture.evaluate(DIGEST)
         start = self.page.evaluate("shown.length = 0, window.acted = performance.now()")
         action()
@@ -107,6 +107,7 @@ class Widget:
             f"{first:5.0f} ms, last {last:5.0f} ms after the action's end ({end - start:.0f} ms)  {told}"
         )
         self.faults += [f"{name}: changed {changed}"] * (changed != changes and not told)
+        return len(shown)
 
     def turn_all(self):
         """Turn every slider, and under every choice of a menu those that it switches on."""
@@ -124,6 +125,10 @@ class Widget:
                 self.shoot(f"{name} {option}")
                 self.turn_sliders(waiting)
         self.faults += [f"{name}: never on" for name in waiting]
+        for button in self.box.locator(".widget-play button").all()[:1]:
+            # It stands at the last round, and ends there; on the way every round is shown.
+            shown = self.act("play", button.click, changes=False)
+            self.faults += ["play: shows no round"] * (shown < 2)
 
     def turn_sliders(self, waiting):
         for name, row in list(waiting.items()):

@@ -6,7 +6,10 @@ import shutil
 import pytest
 
 from fedutils import paths, readme
+from fedutils.experiment_file import load_experiment
 from fedutils.reproduce import build_paper
+
+EXPERIMENTS = paths.ROOT / "results" / "experiments"
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -30,6 +33,58 @@ def test_committed_results_are_of_the_thesis_profile_and_real_data():
         result = json.loads(path.read_text())
         assert result["data"]["source"] != "phantom", path.name
         assert result["git"]["code_changed"] is False, path.name
+
+
+def settings_of(described):
+    """Leave out what is not set: earlier results name such keys, with null."""
+    if not isinstance(described, dict):
+        return described
+    return {key: settings_of(value) for key, value in described.items() if value not in (None, {})}
+
+
+def check_experiment(record):
+    """Assert that a result is that of a known file as it is today, made from committed code."""
+    experiment = load_experiment(record["experiment"])
+    assert record["algorithm"] in experiment.algorithms, "an algorithm that the file does not have"
+    assert settings_of(record["settings"]) == settings_of(experiment.describe(record["algorithm"]))
+    assert record["seeds_planned"] == list(experiment.seeds)
+    assert set(map(int, record["runs"])) == set(record["seeds"]) <= set(experiment.seeds)
+    assert record["data"]["source"] == experiment.data["source"] != "phantom"
+    assert all(run["git"]["code_changed"] is False for run in record["runs"].values())
+
+
+@pytest.mark.parametrize("path", sorted(EXPERIMENTS.glob("*.json")), ids=lambda path: path.stem)
+def test_every_published_experiment_is_of_a_known_file_with_its_settings_and_committed_code(path):
+    record = json.loads(path.read_text())
+    assert path.stem == f"{record['experiment']}-{record['algorithm']}"
+    check_experiment(record)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda record: record["settings"]["training"].update(num_rounds=25),
+        lambda record: record["runs"]["0"]["git"].update(code_changed=True),
+        lambda record: record.update(algorithm="fedmagic"),
+        lambda record: record["data"].update(source="phantom"),
+        lambda record: record["runs"].update({"9": record["runs"]["0"]}),
+    ],
+)
+def test_a_published_experiment_that_is_not_what_its_file_says_is_found(spoil):
+    experiment = load_experiment("brain_mri_iid")
+    record = {
+        "experiment": experiment.name,
+        "algorithm": "fedavg",
+        "settings": json.loads(json.dumps(experiment.describe("fedavg"))),
+        "seeds": [0],
+        "seeds_planned": list(experiment.seeds),
+        "data": {"source": "brain_mri"},
+        "runs": {"0": {"git": {"code_changed": False}}},
+    }
+    check_experiment(record)
+    spoil(record)
+    with pytest.raises(AssertionError):
+        check_experiment(record)
 
 
 def test_the_paper_is_what_the_results_and_figures_give():

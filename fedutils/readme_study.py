@@ -1,0 +1,51 @@
+"""The federated study in the README, made from its committed results, however many of them are there."""
+
+from pathlib import Path
+
+from fedutils.experiment_file import load_experiment
+from fedutils.study import load_study, summarise_study
+from fedutils.study_tables import build_grid, count_done
+
+
+def build_study(folder: Path, settings: dict) -> str:
+    """Return the federated study as Markdown: an algorithm a line, a partition a column.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds the results of experiments; of those that are not there, the tables say so.
+    settings : dict
+        The parameters of notebook 08, which name the experiments.
+    """
+    plans = [load_experiment(name) for name in settings["experiments"]]
+    records = load_study(folder) if any(folder.glob("*.json")) else []
+    planned = {plan.name for plan in plans}
+    records = [record for record in records if record["experiment"] in planned]
+    rows = summarise_study(settings["experiments"], records)
+    if not records:
+        return f"{count_done(rows)}: `fedutils experiment {' '.join(settings['experiments'])}` runs them."
+    stop = settings["report_round"]
+    lines = []
+    for heading, key, after in (
+        ("Test accuracy, %, at the best round", "accuracy", None),
+        (f"Test accuracy, %, at the best of the first {stop} rounds", "accuracy", stop),
+        ("Worst hospital: accuracy on its own mixture of classes, %", "own_mixture", None),
+        ("Test accuracy less that of central training, points, seed by seed", "against_central", None),
+    ):
+        lines += [f"**{heading}**", "", build_grid(rows, key=key, after=after), ""]
+    plan, data = plans[0], records[0]["data"]
+    training = plan.algorithms["fedavg"]
+    lines.append(
+        f"{count_done(rows)[:1].upper()}{count_done(rows)[1:]}. "
+        f"{plan.partition['num_clients']} hospitals, {training['num_rounds']} rounds of "
+        f"{training['local_epochs']} local epoch(s), as many passes where there is no federation; "
+        f"{plan.data['image_size']} px; {data['num_training']:,} images of "
+        f"{'the real Brain Tumor MRI set' if data['source'] == 'brain_mri' else data['source']}, "
+        f"{data['num_deduplicated']} de-duplicated test images. Mean ± standard deviation over seeds, which "
+        "deal the images out anew; round and epoch were chosen on validation images, rates by a search on "
+        "validation images with a seed of its own, under one partition (notebook 08). Local: the mean over "
+        "hospitals, each with its own model. What this does not show: hospitals that differ in scanners or "
+        "patients; each algorithm at its best under every partition; what a schedule made for "
+        f"{stop} rounds would reach in them. Not for clinical use."
+    )
+    return "\n".join(lines)

@@ -1,0 +1,193 @@
+"""The federated study from its results: half done or whole, every number is worked out by hand."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from study_records import ALL, CENTRAL, COUNTS, FEDAVG, STUDY, make_record, make_run, plan
+
+from fedutils import plots_costs, plots_study
+from fedutils.communication import Lines
+from fedutils.errors import InputError
+from fedutils.readme_study import build_study
+from fedutils.results import to_json
+from fedutils.study import compare_with_central, summarise_study
+from fedutils.study_costs import compute_costs, find_round, measure_time_to
+from fedutils.study_rates import group_rates
+from fedutils.study_tables import build_grid, build_time_table, count_done
+
+RECORDS = [FEDAVG, CENTRAL]
+
+
+def test_what_is_planned_stays_beside_what_is_done():
+    rows = summarise_study(STUDY, RECORDS)
+    assert [(row["experiment"], row["algorithm"], row["seeds"]) for row in rows] == [
+        ("skew", "local", []),
+        ("skew", "fedavg", [0, 1]),
+        ("skew", "scaffold", []),
+        ("skew", "central", [0]),
+        ("even", "fedavg", []),
+        ("even", "central", []),
+    ]
+    assert all(row["seeds_planned"] == [0, 1] for row in rows)
+    assert rows[0]["summary"] is None and rows[1]["summary"]["public"]["accuracy"]["mean"] == 0.6
+    assert rows[1]["best_round"] == [2, 3] and rows[3]["bytes"] is None
+
+
+def test_the_grid_says_not_run_how_many_seeds_and_leaves_out_what_was_not_planned():
+    lines = build_grid(summarise_study(STUDY, RECORDS)).splitlines()
+    assert lines[0] == "| training | skew | even |"
+    assert lines[2:] == [
+        "| local, mean of hospitals | not run | – |",
+        "| FedAvg | 60.0 ± 14.1 | not run |",
+        "| SCAFFOLD | not run | – |",
+        "| central | 80.0 (1 of 2 seeds) | not run |",
+    ]
+
+
+def test_the_grid_after_a_round_and_of_the_worst_hospital():
+    rows = summarise_study(STUDY, RECORDS)
+    after = build_grid(rows, after=2)
+    assert "| FedAvg | 60.0 ± 14.1 | not run |" in after and "central" not in after
+    assert "| FedAvg | 50.0 ± 14.1 | not run |" in build_grid(rows, key="own_mixture")
+
+
+def test_central_is_compared_seed_by_seed_where_both_were_done():
+    told = compare_with_central(FEDAVG, CENTRAL)
+    assert told["seeds"] == [0] and told["values"] == [pytest.approx(-0.3)]
+    assert compare_with_central(CENTRAL, CENTRAL) is None and compare_with_central(FEDAVG, None) is None
+    other = make_record("skew", "central", [make_run(7, 0.8, [0.5])])
+    assert compare_with_central(FEDAVG, other) is None
+    grid = build_grid(summarise_study(STUDY, RECORDS), key="against_central")
+    assert "| FedAvg | -30.0 (1 of 2 seeds) | not run |" in grid and "| central |" not in grid
+
+
+def test_what_was_cut_short_is_told():
+    rows = summarise_study(STUDY, RECORDS)
+    assert count_done(rows) == "3 of 12 planned runs done"
+    short = make_record("skew", "scaffold", [make_run(0, 0.5, [0.3, 0.4], participants=ALL[:2])])
+    words = count_done(summarise_study(STUDY, [*RECORDS, short]))
+    assert words == "4 of 12 planned runs done; cut short: SCAFFOLD under skew (2 of 3 rounds)"
+
+
+def test_the_epochs_of_training_in_one_place_are_rounds_times_passes():
+    content = plan("skew") | {"training": plan("skew")["training"] | {"local_epochs": 2}}
+    rows = {row["algorithm"]: row["rounds_planned"] for row in summarise_study([content], [])}
+    assert rows == {"local": 6, "fedavg": 3, "scaffold": 3, "central": 6}
+
+
+# ---- costs
+
+
+def test_bytes_add_up_over_who_took_part():
+    first, second = (compute_costs(run) for run in FEDAVG["runs"].values())
+    np.testing.assert_allclose(first["megabytes"], [1.5, 3.0, 4.5])  # three hospitals, 0.5 MB each
+    np.testing.assert_allclose(second["megabytes"], [1.0, 1.5, 3.0])
+    assert first["seconds"] is None and first["rounds"].tolist() == [1, 2, 3]
+    assert compute_costs(make_run(0, 0.5, [0.3], participants=[[0]], up=None))["megabytes"] is None
+
+
+def test_a_round_lasts_as_long_as_its_slowest_hospital():
+    # 0.2 MB at 16 and 0.3 MB at 24 Mbit/s: 0.1 s each; two latencies; 10, 30 and 60 images at 10 a second.
+    lines = Lines(16, 24, 10, 0.25)
+    seconds = compute_costs(FEDAVG["runs"]["1"], lines)["seconds"]
+    np.testing.assert_allclose(seconds, np.cumsum([0.7 + 3, 0.7 + 6, 0.7 + 6]))
+    own = make_run(0, 0.5, [0.3, 0.4], participants=ALL[:2], simulated={"rounds": [5.0, 7.0]})
+    assert compute_costs(own, lines)["seconds"].tolist() == [5, 12]  # the run's own simulation counts
+
+
+def test_time_to_an_accuracy_is_that_of_the_first_round_that_reaches_it():
+    assert find_round(FEDAVG["runs"]["0"], 0.7) == 2 and find_round(FEDAVG["runs"]["0"], 0.71) is None
+    (told,) = measure_time_to(RECORDS, 0.6, Lines(16, 24, 10, 0.25))  # central has no rounds
+    assert told["rounds"] == [2, None] and told["megabytes"] == [3.0, None] and told["reached"] == 1
+    assert told["seconds"] == [pytest.approx(13.4), None]
+    table = build_time_table([told])
+    assert "| skew | FedAvg | 60 % | 1 of 2 | 2 | 3 | 13 |" in table
+    (never,) = measure_time_to([FEDAVG], 0.99)
+    assert "| 0 of 2 | – | – | – |" in build_time_table([never])
+
+
+# ---- rates
+
+
+def test_a_search_gives_the_best_validation_accuracy_by_value():
+    values = {f"fedavg_{v}": {"algorithm": "fedavg", "client_learning_rate": v} for v in (0.1, 0.01)}
+    done = make_record("search", "fedavg_0.1", list(FEDAVG["runs"].values()))
+    chosen = {"fedavg": {"client_learning_rate": 0.1}}
+    found = group_rates(plan("search", **values), [done, CENTRAL], chosen)
+    slow, fast = found["fedavg"]
+    assert slow["value"] == 0.01 and slow["accuracy"] is None and not slow["chosen"]
+    assert fast["accuracy"] == pytest.approx((0.7 + 0.5) / 2) and fast["chosen"]
+    fig = plots_costs.plot_rates(found)
+    (ax,) = fig.axes
+    assert [text.get_text() for text in ax.texts] == ["not run"] and ax.get_title() == "FedAvg"
+    assert ax.lines[0].get_xdata().tolist() == [0.1]
+
+
+@pytest.mark.parametrize(
+    "algorithms", [{"fedavg": {}}, {"a_1": {"algorithm": "fedavg"}, "a_2": {"algorithm": "fedavg"}}]
+)
+def test_a_search_whose_names_have_no_value_or_no_difference_is_refused(algorithms):
+    with pytest.raises(InputError, match="expected names <family>_<value> with one setting that differs"):
+        group_rates(plan("search", **algorithms), [])
+
+
+# ---- figures
+
+
+def test_the_heat_map_has_the_numbers_of_the_partition():
+    ax = plots_study.plot_counts(np.asarray(COUNTS), ("a", "b"))
+    assert [int(text.get_text()) for text in ax.texts] == [10, 0, 10, 20, 30, 30]
+    assert [label.get_text() for label in ax.get_yticklabels()] == [f"hospital {k}" for k in (1, 2, 3)]
+
+
+def test_results_stand_beside_who_holds_what_and_what_was_not_run_says_so():
+    rows = summarise_study(STUDY, RECORDS)
+    held = {"counts": COUNTS, "classes": ("a", "b")}
+    fig = plots_study.plot_holdings_and_results(rows, {"skew": held, "even": held})
+    right = fig.axes[1]
+    assert [text.get_text() for text in right.texts] == ["not run", "not run"]
+    assert "central (1 of 2 seeds)" in [label.get_text() for label in right.get_yticklabels()]
+    ticks = next(line for line in right.lines if line.get_marker() == "|")
+    assert list(ticks.get_xdata()) == [0.5, 0.7] and set(ticks.get_ydata()) == {1}
+    assert len({ax.get_xlim() for ax in (fig.axes[1], fig.axes[3])}) == 1
+
+
+def test_the_curves_of_cost_never_fall():
+    fig = plots_costs.plot_cost_grid([FEDAVG, CENTRAL], lines=Lines(16, 24, 10), target=0.6)
+    assert len(fig.axes) == 3
+    curve = fig.axes[1].lines[0]
+    np.testing.assert_allclose(curve.get_xdata(), [1.5, 3.0, 4.5])
+    assert curve.get_ydata().tolist() == [0.3, 0.7, 0.7]
+
+
+def test_seeds_that_never_reached_the_accuracy_are_counted_in_the_figure():
+    told = measure_time_to([FEDAVG], 0.6) + measure_time_to([FEDAVG], 0.99)
+    fig = plots_costs.plot_time_grid(told)
+    assert [text.get_text() for text in fig.axes[0].texts] == ["1 of 2 not", "not reached"]
+    plt.close(fig)
+
+
+def test_divergence_is_a_dot_a_hospital():
+    told = [{"label_distance": 0.2, "cosine": 0.9, "share": 0.5}] * 3
+    ax = plots_costs.plot_divergence({"IID": told, "skew": told[:2]})
+    assert [len(dots.get_offsets()) for dots in ax.collections] == [3, 2]
+
+
+# ---- the README
+
+
+SETTINGS = {"experiments": STUDY, "report_round": 2}
+
+
+def test_the_readme_of_a_half_done_study_shows_what_is_there(tmp_path):
+    for record in (*RECORDS, make_record("other", "fedavg", list(FEDAVG["runs"].values()))):
+        (tmp_path / f"{record['name']}.json").write_text(to_json(record))
+    text = build_study(tmp_path, SETTINGS)
+    assert "| FedAvg | 60.0 ± 14.1 | not run |" in text and "3 of 12 planned runs done" in text
+    assert text.count("| training | skew | even |") == 4 and "What this does not show" in text
+    assert "at the best of the first 2 rounds" in text and "other" not in text.split("**")[2]
+
+
+def test_the_readme_of_a_study_that_was_not_begun_says_so(tmp_path):
+    text = build_study(tmp_path, SETTINGS | {"experiments": ["phantom_smoke"]})
+    assert text == "0 of 3 planned runs done: `fedutils experiment phantom_smoke` runs them."
