@@ -1,13 +1,17 @@
 """How fast weights travel to and from the hospitals' server, beside a bare copy of the same bytes over TLS.
 
-Prints one JSON line. Server and hospital are processes of their own on this machine; mutual TLS 1.3; medians.
+Prints one JSON line. Servers and hospital are processes of their own on this machine; mutual TLS 1.3. The
+same bytes take each way in turn, again and again, so that what else the machine does slows all ways alike.
 
 - ``console_mb_per_s``: megabytes of weights a second that are sent, until the server says that they were
   checked and stored, its state in memory (/dev/shm); ``console_disk_mb_per_s``: its state on the disk.
 - ``console_get_mb_per_s``: got from the server, until they were compared with their hash.
 - ``console_tls_mb_per_s``: the same bytes through a TLS socket, read and forgotten, answered by one byte.
-- ``console_tls_ratio`` and ``console_get_tls_ratio``: sent and got over that. ``console_fsync_mb_per_s``:
-  the same bytes written to a file of that disk and synchronised, which is the most that the disk allows.
+- ``console_tls_ratio``, ``console_disk_tls_ratio`` and ``console_get_tls_ratio``: sent and got over that.
+  ``console_fsync_mb_per_s``: the same bytes written to a new file of that disk and synchronised.
+- ``console_cpu_ms``, ``console_get_cpu_ms`` and ``console_tls_cpu_ms``: CPU milliseconds of both sides
+  together for the weights once (mean), which a loaded machine changes little. What a send has on top of TLS:
+  both sides hash, the server compares with its model and writes.
 - ``console_vs_nested_lists``: how many times longer the same weights take as nested lists of doubles, one
   array a call, as the first consoles sent them: by thriftpy2's own server and compiled protocol, from array
   to array, without TLS, checks or disk, over ours with all of these. ``console_nested_lists_mb``: weights
@@ -29,6 +33,7 @@ import _common
 
 SHAPES = ((3, 3, 64, 256), (1024, 1024), (1024, 3800))  # 20 MB
 SMALL = ((3, 3, 64, 256), (800, 1024))  # 3.9 MB
+IDLE_S = 0.2  # between two measurements
 NESTED = """
 service Nested {
   i64 receive_4(1: string hospital, 2: list<list<list<list<double>>>> layer)
@@ -85,57 +90,87 @@ def load_nested(path):
 
 @contextlib.contextmanager
 def beside(function, *arguments):
-    """Run a function in a process of its own."""
+    """Run a function in a process of its own, and give its pid."""
     process = multiprocessing.get_context("spawn").Process(target=function, args=arguments, daemon=True)
     process.start()
     try:
-        yield
+        yield process.pid
     finally:
         process.kill()
         process.join()
 
 
-def time_calls(function, repeats):
-    """Return the seconds of each of several calls."""
-    taken = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        function()
-        taken.append(time.perf_counter() - started)
-    return taken
+class Way:
+    """A way that the bytes can take: `call` it again and again; `seconds` and `cpu` of each time.
+
+    Parameters
+    ----------
+    function : callable
+        With the number of the time.
+    pid : int, optional
+        Of the other side.
+    after : callable, optional
+        What has to be done before the next time; not measured.
+    """
+
+    def __init__(self, function, pid=None, after=lambda: None):
+        self._function, self._pid, self._after = function, pid, after
+        self.seconds, self.cpu, self.count = [], [], 0
+
+    def call(self):
+        """Take the way once, from rest."""
+        time.sleep(IDLE_S)  # what the last way has left to do in the background is not this one's
+        cpu, wall = _common.measure(lambda: self._function(self.count), self._pid)
+        if self.count:  # the first one connects
+            self.seconds.append(wall)
+            self.cpu.append(cpu)
+        self.count += 1
+        self._after()
+
+    @property
+    def median(self):
+        """Seconds."""
+        return statistics.median(self.seconds)
+
+    @property
+    def cpu_ms(self):
+        """CPU milliseconds of both sides."""
+        return 1e3 * statistics.mean(self.cpu)
 
 
-def measure_console(folder, certificates, shapes, repeats):
-    """Return the seconds of sends and of gets; every send is the first of its hospital for its version."""
+@contextlib.contextmanager
+def open_console(folder, certificates, shapes):
+    """Give the ways to and from a server; every send is the first of its hospital for its version."""
     from hospital_helpers import make_arrays, make_state, running
 
     folder.mkdir()
     layers = make_state(folder / "state.db", shapes)
     arrays = make_arrays(1, shapes, scale=1e-3)
-    limits = ["--limit", "norm=1e9"]  # the weights are drawn at random
-    with running(folder, certificates, *limits) as server, server.console("operator") as operator:
-        sends = []
-        with server.console("alpha") as hospital:
-            for version in range(repeats + 1):
-                sends += time_calls(lambda v=version: hospital.send(v, 10, arrays, layers), 1)
-                operator.aggregate()
-            gets = time_calls(hospital.get_model, repeats + 1)
-    return sends[1:], gets[1:]  # the first one connects
+    limits = ["--limit", "norm=1e9", "--limit", "submissions_a_minute=1e6"]  # weights drawn at random, often
+    with (
+        running(folder, certificates, *limits) as server,
+        server.console("operator") as operator,
+        server.console("alpha") as hospital,
+    ):
+        pid = server.process.pid
+        send = Way(lambda version: hospital.send(version, 10, arrays, layers), pid, operator.aggregate)
+        yield send, Way(lambda _: hospital.get_model(), pid)
 
 
-def measure_tls(certificates, count, repeats):
-    """Return the seconds of copies of `count` bytes."""
-    import numpy as np
-
+@contextlib.contextmanager
+def open_tls(certificates, data):
+    """Give the way of a bare copy of bytes."""
     from fedutils.hospital.tls import make_context
 
-    data = memoryview(np.random.default_rng(0).bytes(count))
     context = make_context(certificates / "alpha", "alpha", server=False)
-    with socket.create_server(("127.0.0.1", 0)) as listener, beside(take_tls, listener, certificates, count):
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        beside(take_tls, listener, certificates, len(data)) as pid,
+    ):
         plain = socket.create_connection(listener.getsockname())
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with context.wrap_socket(plain, server_hostname="localhost") as secure:
-            return time_calls(lambda: copy_tls(secure, data), repeats + 1)[1:]
+            yield Way(lambda _: copy_tls(secure, data), pid)
 
 
 def measure_lists(folder, arrays, repeats):
@@ -165,57 +200,88 @@ def measure_lists(folder, arrays, repeats):
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.1)
-        taken = time_calls(lambda: send(client), repeats + 1)[1:]
+        lists = Way(lambda _: send(client))
+        for _ in range(repeats + 1):
+            lists.call()
         client.close()
     size = 0
     for array in arrays:
         arguments = getattr(service, f"receive_{array.ndim}_args")()
         arguments.hospital, arguments.layer = "alpha", array.tolist()
         size += len(serialize(arguments))
-    return taken, size
+    return lists.median, size
 
 
 def write_through(path, data):
+    path.unlink(missing_ok=True)
     with path.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
 
 
+def measure_large(folder, certificates, repeats):
+    """Return the ways of the large weights, measured in turn, and their bytes."""
+    from hospital_helpers import make_arrays
+
+    from fedutils.hospital.weights import pack
+
+    data = pack(make_arrays(1, SHAPES, scale=1e-3))
+    with (
+        tempfile.TemporaryDirectory(dir="/dev/shm") as memory,
+        open_console(Path(memory) / "large", certificates, SHAPES) as (send, get),
+        open_console(folder / "large", certificates, SHAPES) as (stored, _),
+        open_tls(certificates, data) as copy,
+    ):
+        written = Way(lambda _: write_through(folder / "plain", data))
+        ways = {"copy": copy, "send": send, "get": get, "stored": stored, "written": written}
+        for _ in range(repeats + 1):
+            for way in ways.values():
+                way.call()
+    return ways, len(data)
+
+
+def measure_small(folder, certificates, repeats):
+    """Return the seconds of a send and of nested lists, the bytes of these, and those of the weights."""
+    from hospital_helpers import make_arrays
+
+    arrays = make_arrays(1, SMALL)
+    with open_console(folder / "small", certificates, SMALL) as (send, _):
+        for _ in range(repeats + 1):
+            send.call()
+    lists, on_wire = measure_lists(folder, arrays, max(2, repeats // 3))
+    return send.median, lists, on_wire, sum(array.nbytes for array in arrays)
+
+
 def measure(repeats):
     """Return the benchmark's numbers."""
     sys.path.append(str(Path(__file__).parents[1] / "tests"))
-    from hospital_helpers import make_all_certificates, make_arrays
+    from hospital_helpers import make_all_certificates
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         certificates = make_all_certificates(folder / "certificates")
-        count = sum(array.nbytes for array in make_arrays(1, SHAPES))
-        _common.report("weights over the console")
-        with tempfile.TemporaryDirectory(dir="/dev/shm") as memory:
-            sends, gets = measure_console(Path(memory) / "large", certificates, SHAPES, repeats)
-        disk_sends, _ = measure_console(folder / "large", certificates, SHAPES, repeats)
-        writes = time_calls(lambda: write_through(folder / "plain", bytes(count)), repeats)
-        _common.report("the same bytes over TLS")
-        copies = measure_tls(certificates, count, repeats)
+        _common.report("weights over the console, and the same bytes over TLS")
+        ways, count = measure_large(folder, certificates, repeats)
         _common.report("nested lists")
-        small = make_arrays(1, SMALL)
-        small_count = sum(array.nbytes for array in small)
-        small_sends, _ = measure_console(folder / "small", certificates, SMALL, repeats)
-        lists, on_wire = measure_lists(folder, small, max(2, repeats // 3))
-    sent, got, copied = (statistics.median(times) for times in (sends, gets, copies))
-    stored, written = statistics.median(disk_sends), statistics.median(writes)
+        small_send, lists, on_wire, small_count = measure_small(folder, certificates, repeats)
+    speeds = {name: round(count / way.median / _common.MEGABYTE, 1) for name, way in ways.items()}
+    ratios = {name: round(ways["copy"].median / way.median, 3) for name, way in ways.items()}
     return {
         "console_mb": round(count / _common.MEGABYTE, 2),
-        "console_get_mb_per_s": round(count / got / _common.MEGABYTE, 1),
-        "console_disk_mb_per_s": round(count / stored / _common.MEGABYTE, 1),
-        "console_fsync_mb_per_s": round(count / written / _common.MEGABYTE, 1),
-        "console_mb_per_s": round(count / sent / _common.MEGABYTE, 1),
-        "console_tls_mb_per_s": round(count / copied / _common.MEGABYTE, 1),
-        "console_get_tls_ratio": round(copied / got, 3),
-        "console_tls_ratio": round(copied / sent, 3),
+        "console_get_mb_per_s": speeds["get"],
+        "console_disk_mb_per_s": speeds["stored"],
+        "console_fsync_mb_per_s": speeds["written"],
+        "console_mb_per_s": speeds["send"],
+        "console_tls_mb_per_s": speeds["copy"],
+        "console_get_tls_ratio": ratios["get"],
+        "console_disk_tls_ratio": ratios["stored"],
+        "console_tls_ratio": ratios["send"],
+        "console_cpu_ms": round(ways["send"].cpu_ms, 1),
+        "console_get_cpu_ms": round(ways["get"].cpu_ms, 1),
+        "console_tls_cpu_ms": round(ways["copy"].cpu_ms, 1),
         "console_nested_lists_mb": round(small_count / _common.MEGABYTE, 2),
-        "console_vs_nested_lists": round(statistics.median(lists) / statistics.median(small_sends), 1),
+        "console_vs_nested_lists": round(lists / small_send, 1),
         "console_bytes_ratio": round(on_wire / small_count, 2),
     }
 

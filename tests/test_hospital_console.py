@@ -254,12 +254,13 @@ def test_a_lost_acknowledgement_is_asked_for_and_nothing_sent_twice(tmp_path, ce
         assert lost and alpha.count_collected() == 1
 
 
-def test_a_server_that_is_not_there_is_a_line(tmp_path, certificates, monkeypatch):
+def test_a_server_that_is_not_there_is_a_line(certificates):
     from fedutils.hospital.client import Console
 
-    monkeypatch.setattr("fedutils.hospital.client._WAITS_S", (0.01, 0.01))
     said = []
-    console = Console(("localhost", 1), certificates / "alpha", "alpha", say=said.append)
+    console = Console(
+        ("localhost", 1), certificates / "alpha", "alpha", waits_s=(0.01, 0.01), say=said.append
+    )
     with pytest.raises(InputError, match="localhost:1: expected a server that answers"):
         console.get_version()
     assert len(said) == 2 and "trying again in 0.01 s" in said[0]
@@ -333,7 +334,7 @@ def test_the_commands_of_the_page_are_commands(tmp_path):
         words = shlex.split(command.replace("\\\n", " "), comments=True)[1:]
         build_parser().parse_args(words)  # exits if it is none
         kinds.add(words[1])
-    assert kinds == {"certificates", "server", "client", "log"}
+    assert kinds == {"certificates", "revoke", "server", "client", "log"}
 
 
 def test_the_settings_of_the_page_are_settings(tmp_path):

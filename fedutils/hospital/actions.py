@@ -1,5 +1,6 @@
 """What a hospital's operator can do, each a step that leaves its result in the hospital's folder."""
 
+import datetime
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,20 +24,29 @@ class Hospital:
         As in the certificate.
     say : callable
         Told what is under way.
+    **options
+        Of `fedutils.hospital.client.Console`.
     """
 
-    def __init__(self, settings: Settings, name: str, say: Callable[[str], None] = print):
+    def __init__(self, settings: Settings, name: str, say: Callable[[str], None] = print, **options):
         self._settings = settings
         self._workspace = Workspace(settings.work)
-        self._console = Console(settings.address, settings.certificates, name, say=say)
+        self._console = Console(settings.address, settings.certificates, name, say=say, **options)
 
     def close(self) -> None:
         """Hang up."""
         self._console.close()
 
     def do(self, action: str) -> str:
-        """Do one of `ACTIONS`."""
-        return getattr(self, action)()
+        """Do one of `ACTIONS`, and note it in the journal of the hospital's folder."""
+        begin = datetime.datetime.now(datetime.UTC)
+        try:
+            told = getattr(self, action)()
+        except InputError as error:
+            self._workspace.note(action, begin, str(error), good=False)
+            raise
+        self._workspace.note(action, begin, told)
+        return told
 
     def get(self) -> str:
         """Get the model of the server."""

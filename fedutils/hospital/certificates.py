@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedutils.errors import InputError
+from fedutils.results import write_atomic
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _RESERVED = ("authority", "operator", "server")
@@ -104,6 +105,9 @@ def make_certificates(
             builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key())
         certificate = builder.add_extension(issuer, critical=False).sign(signer, hashes.SHA256())
+        # What the authority must know to withdraw it: see fedutils.hospital.revocation.
+        copy = out / "authority" / "issued" / f"{name}-{certificate.serial_number:x}.pem"
+        write_atomic(copy, certificate.public_bytes(serialization.Encoding.PEM))
         written.append(_write(out / name, name, key, certificate, authority))
     return written
 

@@ -1,6 +1,7 @@
 """A hospital's or an operator's side of the connection: get the model, send weights, ask how things stand."""
 
 import collections
+import concurrent.futures
 import hashlib
 import socket
 import ssl
@@ -15,7 +16,7 @@ from thriftpy2.thrift import TApplicationException, TClient
 from fedutils.errors import InputError
 from fedutils.hospital.service import CHUNK_BYTES, FLServer, Refused, name_reason
 from fedutils.hospital.tls import make_context
-from fedutils.hospital.weights import LayerSpec, pack, read_layers, unpack
+from fedutils.hospital.weights import LayerSpec, hash_bytes, pack, read_layers, unpack
 from fedutils.hospital.wire import Closed, FramedSocket, FrameError, check_message
 
 _AHEAD = 4  # chunks that are under way at a time
@@ -54,6 +55,8 @@ class Console:
         Of the hospital, as in its certificate; or ``operator``.
     timeout_s : float
         For one answer.
+    waits_s : sequence of float
+        Before a call is tried again, and again; empty for once only.
     say : callable
         Told what is tried again.
     """
@@ -65,9 +68,11 @@ class Console:
         name: str,
         *,
         timeout_s: float = 60.0,
+        waits_s: Sequence[float] = _WAITS_S,
         say: Callable[[str], None] = lambda text: None,
     ):
         self.address, self.name, self._timeout_s, self._say = address, name, timeout_s, say
+        self._waits_s = tuple(waits_s)
         self._context = make_context(certificates, name, server=False)
         self._framed: FramedSocket | None = None
 
@@ -127,13 +132,14 @@ class Console:
             if hashed and self._call("get_receipt", version).sha256 == hashed[0]:
                 return
             self._call("begin_submission", self.name, version, cases, [layer.to_thrift() for layer in layers])
-            digest = hashlib.sha256()
-            for _ in self._pipeline(_cut(data, digest)):
+            for _ in self._pipeline(_cut(data)):
                 pass
-            hashed[:] = [digest.hexdigest()]
+            hashed[:] = [digest.result()]
             self._call("commit_submission", *hashed)
 
-        self._retry(attempt)
+        with concurrent.futures.ThreadPoolExecutor(1) as beside:  # neither hash nor TLS holds Python's lock
+            digest = beside.submit(hash_bytes, data)
+            self._retry(attempt)
         return hashed[0]
 
     def _get_model(self) -> Received:
@@ -153,17 +159,20 @@ class Console:
         if not 0 <= size <= _MOST_BYTES:
             raise InputError(f"server: expected at most {_MOST_BYTES:,} bytes, found a claim of {size:,}")
         data, came, digest = bytearray(size), 0, hashlib.sha256()
-        for chunk in self._pipeline(call_at(at) for at in range(0, size, CHUNK_BYTES)):
-            digest.update(chunk)
-            data[came : came + len(chunk)] = chunk
-            came += len(chunk)
-        if (came, len(data)) != (size, size) or digest.hexdigest() != sha256:
+        with memoryview(data) as view, concurrent.futures.ThreadPoolExecutor(1) as beside:
+            for chunk in self._pipeline(call_at(at) for at in range(0, size, CHUNK_BYTES)):
+                first, came = came, came + len(chunk)
+                if came > size:
+                    break
+                view[first:came] = chunk
+                beside.submit(digest.update, view[first:came])
+        if came != size or digest.hexdigest() != sha256:
             raise Closed("other bytes came than the server said")
         return data
 
     def _retry(self, attempt: Callable):
         """Call until it is answered; what the server is too busy for, and lost connections, a few times."""
-        for wait in (*_WAITS_S, None):
+        for wait in (*self._waits_s, None):
             try:
                 return attempt()
             except (Closed, Refusal) as error:
@@ -232,10 +241,8 @@ class Console:
         return self._framed
 
 
-def _cut(data: bytes, digest) -> Iterator[tuple]:
-    """Yield the calls that send bytes, and hash each chunk while those before it are under way."""
+def _cut(data: bytes) -> Iterator[tuple]:
+    """Yield the calls that send bytes."""
     view = memoryview(data)
     for offset in range(0, len(data), CHUNK_BYTES):
-        chunk = view[offset : offset + CHUNK_BYTES]
-        yield "send_chunk", offset, chunk
-        digest.update(chunk)
+        yield "send_chunk", offset, view[offset : offset + CHUNK_BYTES]

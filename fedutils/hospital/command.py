@@ -1,4 +1,4 @@
-"""The sub-commands ``fedutils hospital certificates | server | client | log``."""
+"""The sub-commands ``fedutils hospital certificates | revoke | server | client | log``."""
 
 import argparse
 from pathlib import Path
@@ -21,6 +21,15 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
     )
     issue.add_argument("--days", type=float, default=365, help="how long certificates are good")
     issue.set_defaults(call=_certificates)
+
+    deny = kinds.add_parser("revoke", help="withdraw certificates; a server that runs notices by itself")
+    deny.add_argument("--out", type=Path, required=True, metavar="DIR", help="as of 'certificates'")
+    deny.add_argument(
+        "--hospital", nargs="+", default=[], metavar="NAME", help="all that it was issued so far"
+    )
+    deny.add_argument("--serial", nargs="+", default=[], metavar="HEX", help="or single certificates")
+    deny.add_argument("--server", type=Path, metavar="DIR", help="the folder server/, if it is elsewhere")
+    deny.set_defaults(call=_revoke)
 
     serve = kinds.add_parser("server", help="hold the model and average what hospitals send")
     serve.add_argument(
@@ -65,6 +74,22 @@ def _certificates(options: argparse.Namespace) -> int:
     return 0
 
 
+def _revoke(options: argparse.Namespace) -> int:
+    from fedutils.errors import InputError
+    from fedutils.hospital.revocation import FILE, find_serials, revoke
+
+    if not options.hospital and not options.serial:
+        raise InputError("revoke: expected --hospital or --serial, found neither; name what to withdraw")
+    serials = dict.fromkeys(options.serial, "?")
+    for name in options.hospital:
+        serials |= find_serials(options.out, name)
+    server = options.server or options.out / "server"
+    for serial in (new := revoke(server, serials)):
+        print(f"withdrawn: {serials[serial]}, serial {serial}")
+    print(f"{len(new)} added to {server / FILE}; a server elsewhere needs a copy of it in its folder")
+    return 0
+
+
 def _serve(options: argparse.Namespace) -> int:
     import signal
     import threading
@@ -72,6 +97,7 @@ def _serve(options: argparse.Namespace) -> int:
     from fedutils.errors import InputError
     from fedutils.hospital.limits import read_limits
     from fedutils.hospital.menu import run_menu
+    from fedutils.hospital.revocation import FILE, DenyList
     from fedutils.hospital.server import Server
     from fedutils.hospital.state import State
     from fedutils.hospital.tls import make_context
@@ -97,6 +123,7 @@ def _serve(options: argparse.Namespace) -> int:
         port=options.port,
         limits=limits,
         aggregate_when=options.aggregate_when,
+        denied=DenyList(options.certificates / FILE),
     )
     alone = options.no_menu or options.aggregate_when
     if alone:
@@ -144,14 +171,17 @@ def _join(options: argparse.Namespace) -> int:
         run_menu(
             f"Hospital {options.hospital}",
             [
-                ("Train model", hospital.train),
-                ("Send weights to server", hospital.send),
-                ("Get weights from server", hospital.get),
+                ("Train model", lambda: hospital.do("train")),
+                ("Send weights to server", lambda: hospital.do("send")),
+                ("Get weights from server", lambda: hospital.do("get")),
             ],
         )
         run_menu(
             "Before you go",
-            [("Evaluate the model that came last", hospital.evaluate), ("Save it", hospital.save)],
+            [
+                ("Evaluate the model that came last", lambda: hospital.do("evaluate")),
+                ("Save it", lambda: hospital.do("save")),
+            ],
         )
     finally:
         hospital.close()

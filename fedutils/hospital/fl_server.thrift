@@ -30,6 +30,7 @@ enum Reason {
   BUSY = 17              // no memory left for another submission: try again
   NOTHING_COLLECTED = 18 // no weights to aggregate
   CANNOT_STORE = 19      // the server's disk is full or failing: nothing was stored
+  WITHDRAWN = 20         // this certificate is no longer good
 }
 
 exception Refused {

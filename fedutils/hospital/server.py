@@ -10,12 +10,14 @@ import sqlite3
 import ssl
 import threading
 import traceback
+from collections.abc import Callable
 
 from thriftpy2.thrift import TApplicationException, TMessageType, TProcessor
 
 from fedutils.errors import InputError
 from fedutils.hospital.limits import Limits, Memory, Rate
-from fedutils.hospital.service import FLServer, Refused, name_reason
+from fedutils.hospital.revocation import DenyList
+from fedutils.hospital.service import FLServer, Refused, name_reason, refuse
 from fedutils.hospital.session import Guest, Session
 from fedutils.hospital.state import State
 from fedutils.hospital.tls import read_peer
@@ -39,6 +41,8 @@ class Server:
     limits : Limits
     aggregate_when : int, optional
         Aggregate as soon as so many hospitals' weights were collected.
+    denied : DenyList, optional
+        Certificates that were withdrawn.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class Server:
         port: int = 0,
         limits: Limits | None = None,
         aggregate_when: int | None = None,
+        denied: DenyList | None = None,
     ):
         self.state, self.limits, self._context = state, limits or Limits(), context
         if len(state.model.weights) > self.limits.model_mb * 1e6:
@@ -60,6 +65,7 @@ class Server:
         if aggregate_when is not None and aggregate_when < 1:
             raise InputError(f"aggregate_when: expected at least 1 hospital, found {aggregate_when}")
         self._aggregate_when, self._aggregating = aggregate_when, threading.Lock()
+        self._denied = denied
         self._memory = Memory(int(self.limits.memory_mb * 1e6))
         self._guests: dict[str, Guest] = {}
         self._open = threading.BoundedSemaphore(self.limits.connections)
@@ -97,12 +103,14 @@ class Server:
     def stop(self) -> None:
         """Take no more connections. What was acknowledged is on the disk."""
         self._stopping.set()
+        self.state.grown.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
 
     def _tidy(self) -> None:
-        while not self._stopping.wait(_TIDY_S):
+        while not self._stopping.is_set():
+            self.state.grown.wait(_TIDY_S)
             with contextlib.suppress(sqlite3.Error):  # a full disk: the next time may do
                 self.state.tidy()
 
@@ -114,19 +122,34 @@ class Server:
                 connection.settimeout(self.limits.handshake_s)
                 try:
                     secure = self._context.wrap_socket(connection, server_side=True)
-                    name, role = read_peer(secure.getpeercert())
-                except (OSError, ssl.SSLError, InputError) as error:
-                    reason = (
-                        getattr(error, "verify_message", None) or getattr(error, "reason", None) or str(error)
-                    )
+                    certificate = secure.getpeercert()
+                    name, role = read_peer(certificate)
+                    check = self._watch(name, certificate["serialNumber"])
+                    check()
+                except (OSError, ssl.SSLError, InputError, Refused) as error:
+                    told = (getattr(error, name, None) for name in ("verify_message", "message", "reason"))
+                    reason = next(filter(None, told), str(error))
                     self._note("?", "turned away", {"address": address, "reason": str(reason)[:200]})
                     return
                 with secure:
-                    self._welcome(secure, name, role, address)
+                    self._welcome(secure, name, role, address, check)
         finally:
             self._open.release()
 
-    def _welcome(self, secure: ssl.SSLSocket, name: str, role: str, address: str) -> None:
+    def _watch(self, name: str, serial: str) -> Callable[[], None]:
+        """Return what refuses a certificate once it was withdrawn."""
+
+        def check() -> None:
+            if self._denied and self._denied.holds(serial):
+                raise refuse(
+                    "WITHDRAWN",
+                    f"expected a certificate that is good, found that of {name} withdrawn (serial {serial}); "
+                    "ask for another",
+                )
+
+        return check
+
+    def _welcome(self, secure: ssl.SSLSocket, name: str, role: str, address: str, check) -> None:
         """Serve a hospital's connection, unless it has too many."""
         with self._mutex:
             guest = self._guests.setdefault(name, Guest.arrive(self.limits))
@@ -141,7 +164,7 @@ class Server:
                     framed, f"expected at most {self.limits.connections_each} connections of {name}; wait"
                 )
             else:
-                self._converse(framed, session, address)
+                self._converse(framed, session, address, check)
         except (Closed, FrameError):
             pass  # nobody is left to be told
         finally:
@@ -149,9 +172,9 @@ class Server:
             with self._mutex:
                 guest.connections -= 1
 
-    def _converse(self, framed: FramedSocket, session: Session, address: str) -> None:
+    def _converse(self, framed: FramedSocket, session: Session, address: str, check) -> None:
         """Answer calls until the hospital hangs up, or breaks the rules once too often."""
-        processor = TProcessor(FLServer, _Polite(session, self._note))
+        processor = TProcessor(FLServer, _Polite(session, self._note, check))
         bad: collections.Counter[str] = collections.Counter()
         try:
             while True:
@@ -204,15 +227,16 @@ class Server:
 
 
 class _Polite:
-    """A session whose refusals are logged, and whose calls are counted."""
+    """A session whose refusals are logged, whose calls are counted, and whose certificate is watched."""
 
-    def __init__(self, session: Session, note):
-        self._session, self._note = session, note
+    def __init__(self, session: Session, note, check):
+        self._session, self._note, self._check = session, note, check
 
     def __getattr__(self, method: str):
         def call(*arguments):
             try:
                 self._session.count_call()
+                self._check()
                 return getattr(self._session, method)(*arguments)
             except Refused as refused:
                 self._note(

@@ -4,11 +4,11 @@ The name and role come from the certificate of the connection. A submission live
 is committed; when the connection ends, whatever had come is forgotten.
 """
 
-import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from fedutils.hospital.intake import Intake
 from fedutils.hospital.limits import Limits, Memory, Rate
 from fedutils.hospital.service import CHUNK_BYTES, Model, Receipt, refuse
 from fedutils.hospital.state import State
@@ -28,16 +28,6 @@ class Guest:
         """Return a guest that has done nothing yet."""
         calls = Rate(limits.calls_a_second, 10 * limits.calls_a_second)
         return cls(calls, Rate(limits.submissions_a_minute / 60, max(1, limits.submissions_a_minute)))
-
-
-@dataclass
-class _Begun:
-    version: int
-    cases: int
-    deadline: float
-    data: bytearray
-    came: int = 0
-    sha256: "hashlib._Hash" = field(default_factory=hashlib.sha256)
 
 
 class Session:
@@ -68,12 +58,13 @@ class Session:
     ):
         self.name, self.role, self._guest = name, role, guest
         self._state, self._memory, self._limits, self._collected = state, memory, limits, collected
-        self._begun: _Begun | None = None
+        self._begun: Intake | None = None
 
     def close(self) -> None:
         """Forget a submission that was not committed."""
         if self._begun:
-            self._memory.release(len(self._begun.data))
+            self._begun.close()
+            self._memory.release(self._begun.size)
             self._begun = None
 
     def count_call(self) -> None:
@@ -134,7 +125,7 @@ class Session:
                 "BUSY", f"expected memory for {len(model.weights):,} bytes, found it in use; try again"
             )
         deadline = time.monotonic() + self._limits.submission_s
-        self._begun = _Begun(version, number_of_cases, deadline, bytearray(len(model.weights)))
+        self._begun = Intake(len(model.weights), version, number_of_cases, deadline)
 
     def send_chunk(self, offset, data):
         """Take the next chunk."""
@@ -144,26 +135,24 @@ class Session:
             raise refuse(
                 "WRONG_ORDER", f"expected the bytes from {begun.came:,}, found {offset}; begin again"
             )
-        if not 0 < len(data) <= CHUNK_BYTES or begun.came + len(data) > len(begun.data):
+        if not 0 < len(data) <= CHUNK_BYTES or begun.came + len(data) > begun.size:
             self.close()
             raise refuse(
                 "TOO_LARGE",
-                f"expected 1 to {min(CHUNK_BYTES, len(begun.data) - begun.came):,} bytes, found "
+                f"expected 1 to {min(CHUNK_BYTES, begun.size - begun.came):,} bytes, found "
                 f"{len(data):,}; begin again",
             )
-        begun.data[begun.came : begun.came + len(data)] = data
-        begun.sha256.update(data)
-        begun.came += len(data)
+        begun.add(data)
 
     def commit_submission(self, sha256):
         """Check the weights, store them, and acknowledge them."""
         begun = self._expect_begun()
         try:
-            if begun.came < len(begun.data):
+            if begun.came < begun.size:
                 raise refuse(
-                    "INCOMPLETE", f"expected {len(begun.data):,} bytes, found {begun.came:,}; begin again"
+                    "INCOMPLETE", f"expected {begun.size:,} bytes, found {begun.came:,}; begin again"
                 )
-            if sha256 != begun.sha256.hexdigest():
+            if sha256 != begun.hash():
                 raise refuse("WRONG_HASH", "expected the bytes that were sent, found others; begin again")
             model = self._state.model
             self._state.check_welcome(self.name, begun.version)
@@ -201,7 +190,7 @@ class Session:
             raise refuse("NOT_ALLOWED", f"expected the operator's certificate, found that of {self.name}")
         return self._state.aggregate(self.name).version
 
-    def _expect_begun(self) -> _Begun:
+    def _expect_begun(self) -> Intake:
         if not self._begun:
             raise refuse("WRONG_ORDER", "expected a submission to be begun first, found none")
         if time.monotonic() > self._begun.deadline:

@@ -6,7 +6,6 @@ transaction, so that a server that is killed at any moment finds all of it or no
 
 import contextlib
 import datetime
-import fcntl
 import json
 import os
 import sqlite3
@@ -16,24 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedutils.errors import InputError
+from fedutils.hospital.database import FORMAT, TABLES, connect, hold
 from fedutils.hospital.service import refuse
 from fedutils.hospital.weights import LayerSpec, average, hash_bytes, unpack
 
-_FORMAT = 1  # raise it when files of before can no longer be read
 _MOST_BLOB = 900_000_000  # of SQLite: 1e9
-_TABLES = """
-CREATE TABLE model (
-    id INTEGER PRIMARY KEY CHECK (id = 1), version INTEGER NOT NULL, layers TEXT NOT NULL,
-    weights BLOB NOT NULL, sha256 TEXT NOT NULL);
-CREATE TABLE file (id INTEGER PRIMARY KEY CHECK (id = 1), data BLOB NOT NULL, sha256 TEXT NOT NULL);
-CREATE TABLE receipts (
-    hospital TEXT NOT NULL, version INTEGER NOT NULL, cases INTEGER NOT NULL, bytes INTEGER NOT NULL,
-    sha256 TEXT NOT NULL, time TEXT NOT NULL, PRIMARY KEY (hospital, version));
-CREATE TABLE submissions (hospital TEXT PRIMARY KEY, cases INTEGER NOT NULL, weights BLOB NOT NULL);
-CREATE TABLE log (
-    id INTEGER PRIMARY KEY AUTOINCREMENT, time TEXT NOT NULL, who TEXT NOT NULL, event TEXT NOT NULL,
-    version INTEGER NOT NULL, detail TEXT NOT NULL);
-"""
+_PART = 1 << 20  # bytes of a submission in a row: SQLite copies what it is given, and small copies are cheap
 
 
 @dataclass(frozen=True)
@@ -79,13 +66,14 @@ class State:
                 f"{path}: expected the state of a server, found no file; start it with --model FILE"
             )
         self._mutex = threading.RLock()
-        self._held = _hold(self.path)
+        self.grown = threading.Event()  # the write-ahead log, by a submission or a mean: see `tidy`
+        self._held = hold(self.path)
         try:
-            self._database = _connect(self.path)
+            self._database = connect(self.path)
             found = self._database.execute("PRAGMA user_version").fetchone()[0]
-            if found != _FORMAT:
+            if found != FORMAT:
                 raise InputError(
-                    f"{path}: expected the state of a server, format {_FORMAT}, found {found}; use another"
+                    f"{path}: expected the state of a server, format {FORMAT}, found {found}; use another"
                 )
             self.model = self._load()
         except sqlite3.Error as error:
@@ -125,12 +113,12 @@ class State:
                 raise InputError(f"{path}: expected no file, found one; go on with it by leaving --model out")
             partial.unlink(missing_ok=True)
             os.close(os.open(partial, os.O_CREAT | os.O_EXCL, 0o600))
-            database = _connect(partial)
-            database.executescript(_TABLES)
+            database = connect(partial)
+            database.executescript(TABLES)
             model = (_to_json(layers), weights, hash_bytes(weights))
             database.execute("INSERT INTO model VALUES (1, 0, ?, ?, ?)", model)
             database.execute("INSERT INTO file VALUES (1, ?, ?)", (file, hash_bytes(file)))
-            database.execute(f"PRAGMA user_version = {_FORMAT}")
+            database.execute(f"PRAGMA user_version = {FORMAT}")
             database.close()  # merges the write-ahead log
             partial.rename(path)
         except (OSError, sqlite3.Error) as error:
@@ -161,8 +149,11 @@ class State:
             self.check_welcome(hospital, version)
             receipt = (hospital, version, cases, len(weights), sha256, now)
             self._database.execute("INSERT INTO receipts VALUES (?, ?, ?, ?, ?, ?)", receipt)
-            self._database.execute("INSERT INTO submissions VALUES (?, ?, ?)", (hospital, cases, weights))
+            self._database.execute("INSERT INTO submissions VALUES (?, ?)", (hospital, cases))
+            parts = ((hospital, at, weights[at : at + _PART]) for at in range(0, len(weights), _PART))
+            self._database.executemany("INSERT INTO parts VALUES (?, ?, ?)", parts)
             self._log(now, hospital, "submitted", {"cases": cases, "bytes": len(weights), "sha256": sha256})
+        self.grown.set()
         return Submission(hospital, version, cases, sha256, len(weights))
 
     def check_welcome(self, hospital: str, version: int) -> None:
@@ -207,23 +198,29 @@ class State:
                         f"expected weights for version {self.model.version}, found none; wait for a "
                         "hospital to send some",
                     )
-                rows = self._database.execute("SELECT cases, weights FROM submissions ORDER BY hospital")
-                weights = average(self.model.layers, rows)
+                weights = average(self.model.layers, self._read_submissions())
                 version, sha256 = self.model.version + 1, hash_bytes(weights)
                 self._database.execute(
                     "UPDATE model SET version = ?, weights = ?, sha256 = ?", (version, weights, sha256)
                 )
                 self._database.execute("DELETE FROM submissions")
+                self._database.execute("DELETE FROM parts")
                 parts = [{"hospital": s.hospital, "cases": s.cases, "sha256": s.sha256} for s in collected]
                 self._log(now, who, "aggregated", {"sha256": sha256, "parts": parts}, version)
                 old = self.model
                 made = GlobalModel(version, old.layers, weights, sha256, old.file, old.file_sha256)
             self.model = made
-            return made
+        self.grown.set()
+        return made
 
     def tidy(self) -> None:
-        """Merge the write-ahead log into the file, beside whatever else is done, so that it does not grow."""
-        with contextlib.closing(_connect(self.path)) as database:
+        """Merge the write-ahead log into the file, beside whatever else is done, so that it does not grow.
+
+        Soon after it has grown: the next submission then overwrites it, where appending to it would take the
+        disk several times as long.
+        """
+        self.grown.clear()
+        with contextlib.closing(connect(self.path)) as database:
             database.execute("PRAGMA wal_checkpoint(PASSIVE)")
 
     def log(self, who: str, event: str, detail: dict) -> None:
@@ -237,6 +234,15 @@ class State:
         self._database.execute(
             "INSERT INTO log (time, who, event, version, detail) VALUES (?, ?, ?, ?, ?)", row
         )
+
+    def _read_submissions(self) -> Iterator[tuple[int, bytes]]:
+        """Yield cases and weights, in the order of the hospitals' names; one at a time is in memory."""
+        query = "SELECT hospital, cases FROM submissions ORDER BY hospital"
+        for hospital, cases in self._database.execute(query).fetchall():
+            rows = self._database.execute(
+                "SELECT data FROM parts WHERE hospital = ? ORDER BY number", (hospital,)
+            )
+            yield cases, b"".join(data for (data,) in rows)
 
     def _read_receipts(self, condition: str, values: tuple) -> Iterator[Submission]:
         columns = "hospital, version, cases, sha256, bytes"
@@ -298,27 +304,3 @@ def read_log(path: Path) -> list[dict]:
 
 def _to_json(layers) -> str:
     return json.dumps([[layer.name, layer.dtype, layer.shape] for layer in layers])
-
-
-def _hold(path: Path) -> int:
-    """Take the lock of a state file; a process that dies, however it dies, lets go of it."""
-    lock = os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise InputError(
-            f"{path}: expected a state that no server has open, found one that has; stop it"
-        ) from None
-    return lock
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    # A file that is gone is not made anew; and transactions begin and end where this file says so.
-    options = {"isolation_level": None, "check_same_thread": False, "timeout": 30}
-    database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, **options)
-    database.execute("PRAGMA page_size = 16384")  # of a new file: weights are large
-    database.execute("PRAGMA journal_mode = WAL")
-    database.execute("PRAGMA synchronous = FULL")
-    database.execute("PRAGMA wal_autocheckpoint = 0")  # hospitals do not wait for it: see State.tidy
-    return database

@@ -25,6 +25,7 @@ _MOST_DEPTH = 8
 _MOST_TEXT = 1 << 12
 _FIXED = {2: 1, 3: 1, 4: 8, 6: 2, 8: 4, 10: 8}  # bytes of bool, byte, double, i16, i32, i64
 _VERSION_1 = 0x80010000  # and the kind of message in the last byte
+_SLACK_S = 0.1  # by which a deadline may be missed: a timeout is set anew so often, not for each read
 _LARGE = 1 << 14  # parts of a message above this size are sent from where they lie
 
 
@@ -88,13 +89,15 @@ class FramedSocket:
 
     def _receive(self, into: memoryview, deadline: float) -> None:
         """Fill `into`, or raise `Closed`: the deadline is for all of it, however it drips."""
-        done = 0
+        done, renew = 0, 0.0
         while done < len(into):
-            left = deadline - time.monotonic()
-            if left <= 0:
+            now = time.monotonic()
+            if now >= deadline:
                 raise Closed("nothing came in time")
             try:
-                self._socket.settimeout(left)
+                if now >= renew:
+                    self._socket.settimeout(deadline - now)
+                    renew = now + _SLACK_S
                 count = self._socket.recv_into(into[done:])
             except TimeoutError:
                 raise Closed("nothing came in time") from None

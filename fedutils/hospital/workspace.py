@@ -3,6 +3,7 @@
 An operator may log out between any two steps, or the machine may stop: each finds what the last one left.
 """
 
+import datetime
 import io
 import json
 import zipfile
@@ -16,6 +17,8 @@ from fedutils.errors import InputError
 from fedutils.hospital.client import Received
 from fedutils.hospital.weights import LayerSpec
 from fedutils.results import write_atomic
+
+_JOURNAL = "journal.jsonl"
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,22 @@ class Workspace:
             If none were trained yet.
         """
         return self._read("trained", "train the model first")
+
+    def note(self, action: str, begin: datetime.datetime, told: str, *, good: bool = True) -> None:
+        """Add to the journal what was done since `begin`, and what the operator was told."""
+        times = [
+            time.isoformat(timespec="milliseconds") for time in (begin, datetime.datetime.now(begin.tzinfo))
+        ]
+        entry = {"action": action, "begin": times[0], "end": times[1], "good": good, "told": told}
+        with (self.folder / _JOURNAL).open("a") as file:
+            file.write(json.dumps(entry) + "\n")
+
+    def read_journal(self) -> list[dict]:
+        """Return what was done, oldest first: ``action``, ``begin`` and ``end`` (UTC), ``good``, ``told``."""
+        path = self.folder / _JOURNAL
+        # A line that was cut off by a kill is left out.
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []
+        return [json.loads(line) for line in lines]
 
     def _write(self, name: str, weights: Weights) -> None:
         layers = [[layer.name, layer.dtype, layer.shape] for layer in weights.layers]
