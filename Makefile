@@ -37,7 +37,7 @@ export PYTHONUNBUFFERED := 1
 reproduce: setup
 	$(RUN)
 
-setup: .venv/ready
+setup: .venv/ready .venv/flower
 
 # A stamp that names the lock and the interpreter: a changed lock installs anew, an unchanged one costs nothing.
 .venv/ready: $(LOCK) pyproject.toml
@@ -62,13 +62,13 @@ lab: kernel
 kernel: setup
 	@$(BIN)/fedutils kernel
 
-# Flower beside the main environment, for the comparison only: it changes no package of the main lock.
+# Flower beside the main environment, by a lock of its own: it changes no package of the main lock.
 .venv/flower: .venv/ready requirements-flower.lock
 	@echo "setup: requirements-flower.lock ($$(grep -c == requirements-flower.lock) packages, under a minute)"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-flower.lock
 	@touch $@
 
-bench: .venv/flower
+bench: setup
 	$(BIN)/python -m benchmarks
 
 figures: setup

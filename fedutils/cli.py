@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from fedutils import cli_experiment, cli_models, cli_report
+from fedutils import cli_experiment, cli_flower, cli_models, cli_report
 from fedutils.errors import InputError
 from fedutils.hospital import command as hospital
 
@@ -98,6 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
     cli_report.add_commands(commands)
     cli_experiment.add_commands(commands)
     hospital.add_commands(commands)
+    cli_flower.add_commands(commands)
     return parser
 
 
