@@ -16,6 +16,7 @@ from fedutils.metrics import summarise
 NAMES = {
     "local": "local, mean of hospitals",
     "fedavg": "FedAvg",
+    "fedavg_unweighted": "FedAvg, unweighted",
     "fedprox": "FedProx",
     "fedyogi": "FedYogi",
     "scaffold": "SCAFFOLD",

@@ -1,5 +1,8 @@
+import logging
 import subprocess
 import sys
+
+import pytest
 
 
 def run_python(code):
@@ -48,3 +51,29 @@ def test_import_works_again_and_after_a_plain_import_failed():
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines()[-1] == "True"
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("Assets written to: run/round_3/assets", False),
+        ("5 out of the last 5 calls to <function one_step at 0x1> triggered tf.function retracing.", False),
+        ("Object was never used: <op assert_less_equal>", False),
+        ("Object was never used: <op loss>", True),
+        ("Gradients do not exist for variables", True),
+    ],
+)
+def test_what_tensorflow_says_of_things_as_they_should_be_is_not_shown(said, shown):
+    from tensorflow import get_logger
+
+    import fedutils.quiet  # noqa: F401
+
+    heard = []
+    handler = logging.Handler()
+    handler.emit = heard.append
+    get_logger().addHandler(handler)
+    try:
+        get_logger().warning(said)
+    finally:
+        get_logger().removeHandler(handler)
+    assert bool(heard) == shown
