@@ -46,9 +46,19 @@ def _experiment(options: argparse.Namespace) -> int:
     for file in files:
         records = run_experiment(file, algorithms=options.algorithm, seeds=options.seed, folder=options.out)
         for record in records.values():
-            accuracy = record["summary"]["deduplicated"]["accuracy"]
-            print(
-                f"{record['name']}: test accuracy {accuracy['mean']:.3f} ± {accuracy['std']:.3f}, "
-                f"{len(record['seeds'])} of {len(record['seeds_planned'])} seeds"
-            )
+            print(_describe(record))
     return 0
+
+
+def _describe(record: dict) -> str:
+    """Return one line of a result: the first number that its task is judged by."""
+    summary = record["summary"]
+    name, told = next(
+        (name, summary[part][name])
+        for part, name in (("deduplicated", "accuracy"), ("all", "dice"))
+        if part in summary
+    )
+    return (
+        f"{record['name']}: test {name} {told['mean']:.3f} ± {told['std']:.3f}, "
+        f"{len(record['seeds'])} of {len(record['seeds_planned'])} seeds"
+    )

@@ -2,11 +2,13 @@
 
 A file names its data, how they are dealt out, the network, how it is trained, by which algorithms, who takes
 part, and the seeds; a run follows from it to the bit. ``profiles/experiments`` holds those of the thesis.
+Which keys there are depends on what is learned: here are those of a classification.
 """
 
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 
 import yaml
@@ -16,10 +18,15 @@ from fedutils.errors import InputError
 
 EXPERIMENTS = paths.PROFILES / "experiments"
 ALONE = ("local", "central")  # trained without a federation: each hospital alone, and all images together
+# Ways to a model of each hospital's own; see `fedutils.experiment_personal`.
+PERSONAL = ("fine_tune", "fedper", "fedbn", "ditto")
+# By source of the data: the module whose ``SECTIONS`` take the place of some of those below. It is imported
+# when a file names the source, since it builds upon this one.
+OTHER_TASKS = {"kaggle_3m": "experiment_keys", "phantom_cases": "experiment_keys"}
 
 
 @dataclass(frozen=True)
-class _Key:
+class Key:
     """One key: its type ([int] is a list of int), the value if it is left out, and its range."""
 
     kind: object
@@ -29,7 +36,8 @@ class _Key:
     required: bool = False
 
 
-def _number(kind, default=None, *, least=None, above=None, below=None, required=False):
+def number(kind, default=None, *, least=None, above=None, below=None, required=False) -> Key:
+    """Return the rule of a number, or of a list of such ([int]), and of its range."""
     limits = [
         words
         for words, limit in ((f"from {least}", least), (f"above {above}", above), (f"below {below}", below))
@@ -42,79 +50,84 @@ def _number(kind, default=None, *, least=None, above=None, below=None, required=
             for v in (value if isinstance(value, list) else [value])
         )
 
-    return _Key(kind, default, within, " ".join(limits), required)
+    return Key(kind, default, within, " ".join(limits), required)
 
 
-def _choice(default, *names, required=False):
-    return _Key(str, default, lambda value: value in names, f"one of {', '.join(names)}", required)
+def choice(default, *names, required=False) -> Key:
+    """Return the rule of a text that is one of some names."""
+    return Key(str, default, lambda value: value in names, f"one of {', '.join(names)}", required)
 
 
-_TRAINING = {
-    "algorithm": _Key(str),
-    "num_rounds": _number(int, least=1, required=True),
-    "local_epochs": _number(int, 1, least=1),
-    "batch_size": _number(int, least=1, required=True),
-    "augment": _Key(bool, True),
-    "client_optimizer": _Key(str, "adamw"),
-    "client_learning_rate": _number(float, above=0, required=True),
-    "cosine": _Key(bool, False),
-    "server_optimizer": _Key(str, "sgd"),
-    "server_learning_rate": _number(float, 1.0, above=0),
-    "proximal_strength": _number(float, 0.1, least=0),
-    "aggregator": _Key(str, "mean"),
-    "weighted": _Key(bool, True),
-    "choose_by": _choice("accuracy", "accuracy", "-loss"),
+TRAINING = {
+    "algorithm": Key(str),
+    "num_rounds": number(int, least=1, required=True),
+    "local_epochs": number(int, 1, least=1),
+    "batch_size": number(int, least=1, required=True),
+    "augment": Key(bool, True),
+    "client_optimizer": Key(str, "adamw"),
+    "client_learning_rate": number(float, above=0, required=True),
+    "cosine": Key(bool, False),
+    "server_optimizer": Key(str, "sgd"),
+    "server_learning_rate": number(float, 1.0, above=0),
+    "proximal_strength": number(float, 0.1, least=0),
+    "aggregator": Key(str, "mean"),
+    "weighted": Key(bool, True),
+    "choose_by": choice("accuracy", "accuracy", "-loss"),
+    "start_from": Key(str),  # of fine_tune: the run whose model every hospital goes on with alone
+    "head_layers": number(int, least=0),  # of fedper: last layers at home, one by default; 0 is FedAvg
 }
 _SECTIONS = {
     "data": {
-        "source": _choice(None, "phantom", "brain_mri", required=True),
-        "image_size": _number(int, least=1, required=True),
-        "split": _choice("deduplicated", "deduplicated", "public"),
-        "validation_fraction": _number(float, 0.15, above=0, below=1),
-        "skip_bad": _Key(bool, False),
-        "phantom_training": _number(int, 60, least=1),
-        "phantom_testing": _number(int, 20, least=1),
-        "phantom_size": _number(int, 96, least=1),
+        "source": choice(None, "phantom", "brain_mri", *OTHER_TASKS, required=True),
+        "image_size": number(int, least=1, required=True),
+        "split": choice("deduplicated", "deduplicated", "public"),
+        "validation_fraction": number(float, 0.15, above=0, below=1),
+        # Each hospital tests on so much of its own, and validates on a validation_fraction of its own.
+        "own_test_fraction": number(float, above=0, below=1),
+        "skip_bad": Key(bool, False),
+        "phantom_training": number(int, 60, least=1),
+        "phantom_testing": number(int, 20, least=1),
+        "phantom_size": number(int, 96, least=1),
     },
     "partition": {
-        "kind": _choice(None, "iid", "dirichlet", "quantity", "combined", "classes", "shards", required=True),
-        "num_clients": _number(int, least=1, required=True),
-        "alpha": _number(float, above=0),
-        "exponent": _number(float, least=0),
-        "classes_per_client": _number(int, least=1),
-        "shards_per_client": _number(int, least=1),
-        "minimum": _number(int, least=1),
+        "kind": choice(None, "iid", "dirichlet", "quantity", "combined", "classes", "shards", required=True),
+        "num_clients": number(int, least=1, required=True),
+        "alpha": number(float, above=0),
+        "exponent": number(float, least=0),
+        "classes_per_client": number(int, least=1),
+        "shards_per_client": number(int, least=1),
+        "minimum": number(int, least=1),
     },
     "model": {
-        "name": _Key(str, required=True),
-        "widths": _number([int], least=1),
-        "filters": _number([int], least=1),
-        "groups": _number(int, least=1),
-        "dropout": _number(float, least=0, below=1),
+        "name": Key(str, required=True),
+        "widths": number([int], least=1),
+        "filters": number([int], least=1),
+        "groups": number(int, least=1),
+        "dropout": number(float, least=0, below=1),
     },
-    "training": _TRAINING,
+    "training": TRAINING,
     "participation": {
-        "strategy": _choice("random", "random", "by_size", "by_loss"),
-        "clients_per_round": _number(int, least=1),
-        "num_candidates": _number(int, least=1),
-        "dropout": _number(float, 0.0, least=0, below=1),
-        "deadline_s": _number(float, above=0),
-        "late": _choice("left_out", "left_out", "partial"),
+        "strategy": choice("random", "random", "by_size", "by_loss"),
+        "clients_per_round": number(int, least=1),
+        "num_candidates": number(int, least=1),
+        "dropout": number(float, 0.0, least=0, below=1),
+        "deadline_s": number(float, above=0),
+        "late": choice("left_out", "left_out", "partial"),
     },
     "network": {
-        "down_mbit_s": _number(float, above=0, required=True),
-        "up_mbit_s": _number(float, above=0, required=True),
-        "latency_s": _number(float, 0.0, least=0),
-        "images_per_s": _number(float, above=0, required=True),
-        "speed_spread": _number(float, 0.0, least=0),
+        "down_mbit_s": number(float, above=0, required=True),
+        "up_mbit_s": number(float, above=0, required=True),
+        "latency_s": number(float, 0.0, least=0),
+        "images_per_s": number(float, above=0, required=True),
+        "speed_spread": number(float, 0.0, least=0),
     },
 }
 _TOP = {
-    "title": _Key(str, required=True),
-    **{name: _Key(dict, required=name not in ("participation", "network")) for name in _SECTIONS},
-    "algorithms": _Key(dict),
-    "report_rounds": _number([int], least=1),
-    "seeds": _number([int], least=0, required=True),
+    "title": Key(str, required=True),
+    **{name: Key(dict, required=name not in ("participation", "network")) for name in _SECTIONS},
+    "algorithms": Key(dict),
+    "report_rounds": number([int], least=1),
+    "seeds": number([int], least=0, required=True),
 }
 _MAY_BE_EMPTY = ("participation", "network")
 
@@ -152,11 +165,17 @@ class Experiment:
     seeds: tuple[int, ...]
     where: str = field(default="", compare=False)
 
+    @property
+    def is_personal(self) -> bool:
+        """Whether each hospital is tested on images of its own, which it holds out."""
+        return self.data.get("own_test_fraction") is not None
+
     def describe(self, algorithm: str) -> dict:
         """Return the plain settings of one run: with the seed, the data and the code they define it.
 
         What is not set is left out: a key that comes to the files later leaves finished runs as they are.
         """
+        start = self.algorithms[algorithm]["start_from"]
         federated = self.algorithms[algorithm]["algorithm"] not in ALONE
         sections = {
             "data": self.data,
@@ -165,6 +184,7 @@ class Experiment:
             "training": self.algorithms[algorithm],
             "participation": self.participation if federated else {},
             "network": (self.network or {}) if federated else {},
+            **({"start": self.algorithms[start]} if start else {}),
         }
         told = {
             name: {key: value for key, value in section.items() if value is not None}
@@ -213,13 +233,14 @@ def load_experiment(source: Path | str | dict) -> Experiment:
 
 def _check(content, name, where) -> Experiment:
     top = _fill(content, _TOP, where)
+    other = OTHER_TASKS.get(str(top["data"].get("source")))
+    tables = _SECTIONS | (import_module(f"fedutils.{other}").SECTIONS if other else {})
     sections = {
         key: _fill(top[key] or {}, table, f"{where}: {key}")
-        for key, table in _SECTIONS.items()
+        for key, table in tables.items()
         if top[key] or key not in _MAY_BE_EMPTY
     }
-    training = sections["training"]
-    algorithms = _resolve(top["algorithms"], training, where)
+    algorithms = _resolve(top["algorithms"], sections["training"], tables["training"], where)
     participation = sections.get("participation") or _fill({}, _SECTIONS["participation"], where)
     network = sections.get("network")
     if participation["deadline_s"] is not None and network is None:
@@ -245,7 +266,7 @@ def _check(content, name, where) -> Experiment:
     )
 
 
-def _resolve(algorithms, training, where) -> dict[str, dict]:
+def _resolve(algorithms, training, table, where) -> dict[str, dict]:
     """Return the whole training section of each algorithm."""
     if algorithms is None:
         if training["algorithm"] is None:
@@ -253,14 +274,15 @@ def _resolve(algorithms, training, where) -> dict[str, dict]:
                 f"{where}: expected training.algorithm or a section algorithms, found neither; add one"
             )
         algorithms = {training["algorithm"]: {}}
-    optional = {key: _Key(k.kind, None, k.within, k.words) for key, k in _TRAINING.items()}
+    optional = {key: Key(k.kind, None, k.within, k.words) for key, k in table.items()}
     resolved = {}
     for name, changes in algorithms.items():
         here = f"{where}: algorithms: {name}"
         filled = _fill({} if changes is None else changes, optional, here)
         changed = {key: value for key, value in filled.items() if value is not None}
         resolved[str(name)] = own = {**training, "algorithm": training["algorithm"] or str(name), **changed}
-        if own["algorithm"] in ALONE and (own["client_optimizer"] != "adamw" or not own["cosine"]):
+        as_usual = own["client_optimizer"] == "adamw" and own["cosine"]
+        if own["algorithm"] in (*ALONE, "fine_tune") and not as_usual:
             raise InputError(
                 f"{here}: expected client_optimizer adamw and cosine true, as training without a federation "
                 f"has them, found {own['client_optimizer']} and {own['cosine']}; set them"

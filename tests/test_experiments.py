@@ -10,14 +10,16 @@ import pytest
 import tensorflow as tf
 import yaml
 
-from fedutils import cli_experiment, experiments, paths
+from fedutils import cli_experiment, experiment_runs, experiments, paths
 from fedutils.communication import Messages
 from fedutils.errors import InputError
 from fedutils.experiment_file import EXPERIMENTS, list_experiments, load_experiment
 from fedutils.experiment_rounds import plan_rounds
 from fedutils.experiments import NAMED, run_experiment
-from fedutils.plots_study import build_study_table, load_study, plot_study, plot_study_curves
+from fedutils.plots_study import plot_study, plot_study_curves
 from fedutils.runs import Run
+from fedutils.study import load_study
+from fedutils.study_tables import build_study_table
 
 SMOKE = yaml.safe_load((EXPERIMENTS / "phantom_smoke.yaml").read_text())
 
@@ -68,7 +70,7 @@ def test_the_partitions_of_the_thesis_differ_in_nothing_but_the_partition():
         ("training.client_learning_rate", "1e-3", "expected float above 0, found '1e-3'"),
         ("model.filters", [8, "16"], "filters: expected a list of int from 1"),
         ("data.validation_fraction", 1, "expected float above 0 below 1, found 1"),
-        ("data.source", "mnist", "source: expected a text one of phantom, brain_mri, found 'mnist'"),
+        ("data.source", "mnist", "one of phantom, brain_mri, kaggle_3m, phantom_cases, found 'mnist'"),
         ("partition", None, "expected the key 'partition', found none"),
         ("partition.num_clients", None, "partition: expected the key 'num_clients', found none"),
         ("participation", [1], r"participation: expected keys and values, found \[1\]"),
@@ -222,7 +224,7 @@ def without_clocks(run):
 
 def test_a_run_is_repeated_to_the_bit_from_its_file_and_a_stopped_one_goes_on(smoke, tmp_path, monkeypatch):
     whole = read(smoke, "fedavg")["runs"]["1"]
-    real, calls = experiments.train_federated, []
+    real, calls = experiment_runs.train_federated, []
 
     def stopped(*args, **options):
         calls.append(options["num_rounds"])
@@ -230,7 +232,7 @@ def test_a_run_is_repeated_to_the_bit_from_its_file_and_a_stopped_one_goes_on(sm
             raise KeyboardInterrupt
         return real(*args, **options)
 
-    monkeypatch.setattr(experiments, "train_federated", stopped)
+    monkeypatch.setattr(experiment_runs, "train_federated", stopped)
     with pytest.raises(KeyboardInterrupt):
         run_experiment(TWO, algorithms=["fedavg"], seeds=[1], folder=tmp_path)
     assert not list(tmp_path.glob("*.json"))  # nothing that looks like a result

@@ -1,0 +1,166 @@
+"""One seed of an algorithm that ends in a model of each hospital's own; then the test of each.
+
+Two ways: hospitals keep something at home while the federation goes on (FedPer, FedBN, Ditto), or each goes
+on alone from what a federation ended with (fine-tuning). See `fedutils.personalise`.
+"""
+
+import fedutils.quiet  # noqa: F401  (first: it quietens the import of TensorFlow)
+
+# isort: split
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from fedutils.centralized import get_weights, set_weights
+from fedutils.client_models import split_weights
+from fedutils.communication import Messages
+from fedutils.errors import InputError
+from fedutils.experiment_file import ALONE, PERSONAL, Experiment
+from fedutils.experiment_personal_scores import ScoredPersonal
+from fedutils.experiment_rounds import Rounds, plan_rounds
+from fedutils.experiment_runs import describe_alone, describe_run
+from fedutils.federated import train_federated
+from fedutils.personalise import select_head
+from fedutils.runs import Run
+
+
+def check_personal(experiment: Experiment, name: str) -> None:
+    """Raise `InputError` where an algorithm does not fit the experiment's hospitals, or names no start."""
+    training, where = experiment.algorithms[name], f"{experiment.where}: {name}"
+    if experiment.is_personal and experiment.report_rounds:
+        raise InputError(f"{experiment.where}: expected no report_rounds with own_test_fraction; remove them")
+    if training["start_from"] is not None and training["algorithm"] != "fine_tune":
+        raise InputError(
+            f"{where}: expected start_from with fine_tune alone, found it with {training['algorithm']}; "
+            "remove it"
+        )
+    if training["algorithm"] not in PERSONAL:
+        return
+    if not experiment.is_personal:
+        raise InputError(
+            f"{where}: expected data.own_test_fraction, since a model of each hospital's own is measured on "
+            "its own images, found none; add it"
+        )
+    shared = [n for n, t in experiment.algorithms.items() if t["algorithm"] not in (*PERSONAL, *ALONE)]
+    if training["algorithm"] == "fine_tune" and training["start_from"] not in shared:
+        raise InputError(
+            f"{where}: start_from: expected a federated run of one model for all, of the file's "
+            f"{', '.join(shared) or 'none'}, found {training['start_from']!r}; mend it"
+        )
+
+
+def choose_at_home(model: keras.Model, training: dict) -> tuple[int, ...] | None:
+    """Return the positions of the weights that stay at home; None leaves it to the algorithm."""
+    layers = training["head_layers"]
+    if training["algorithm"] != "fedper" or layers is None:
+        return None
+    return select_head(model, layers) if layers else ()
+
+
+def run_own(
+    experiment: Experiment,
+    task: ScoredPersonal,
+    training: dict,
+    process,
+    messages: Messages,
+    seed: int,
+    folder: Path,
+    label: str,
+) -> dict:
+    """Run a federated algorithm whose hospitals have models of their own.
+
+    The round is one for all, the best mean over hospitals of the accuracy on their own validation images.
+    """
+    network, validations = task.build_model(seed), task.list_validations(seed)
+    plan = plan_rounds(experiment, training, task.count_examples(seed), seed, messages)
+    run = _train(plan, task, network, training, process, validations, seed, folder, label)
+    tests = []
+    for weights in split_weights(run, network)[1]:
+        set_weights(network, weights)
+        tests.append(task.test(network, seed))
+    return {
+        **describe_run(task, run, seed, "round", training["local_epochs"]),
+        "best_round": run.best + 1,
+        **task.describe_own(tests, seed),
+        "participants": [entry["clients"] for entry in run.history],
+        **plan.measure(run),
+    }
+
+
+def run_fine_tune(
+    experiment: Experiment,
+    task: ScoredPersonal,
+    training: dict,
+    process,
+    messages: Messages,
+    seed: int,
+    folder: Path,
+    label: str,
+    *,
+    start_folder: Path,
+) -> dict:
+    """Go on at every hospital alone, from the best round of a federation; each chooses its own epoch.
+
+    Parameters
+    ----------
+    process : LearningProcess
+        Of the federation, the run that ``start_from`` names.
+    start_folder : Path
+        Of that run: if it is there it is read, else trained, and found there by whoever asks for it next.
+
+    Returns
+    -------
+    dict
+        As of training alone; ``best_round`` counts epochs, and 0 is the federation's model. ``start`` says
+        from which round that is; ``bytes`` are the federation's, since tuning sends nothing.
+    """
+    start = experiment.algorithms[training["start_from"]]
+    network = task.build_model(seed)
+    plan = plan_rounds(experiment, start, task.count_examples(seed), seed, messages)
+    run = _train(
+        plan,
+        task,
+        network,
+        start,
+        process,
+        lambda model: task.validate(model, seed),
+        seed,
+        start_folder,
+        f"{label}: {training['start_from']}",
+    )
+    begun, trained, tests = get_weights(network), [], []
+    for k in range(len(task.hold(seed))):
+        set_weights(network, begun)
+        place = folder / f"hospital_{k + 1}"
+        trained.append(task.tune(network, k, seed, training, place, f"{label}, hospital {k + 1}"))
+        tests.append(task.test(network, seed))
+    return {
+        **describe_alone(task, trained, tests, seed),
+        "rounds_done": min(len(tuned.history) for tuned in trained) - 1,
+        "best_round": [tuned.best for tuned in trained],
+        "start": {
+            "algorithm": training["start_from"],
+            "best_round": run.best + 1,
+            "rounds_done": len(run.history),
+            "seconds": float(np.sum(run.curve("seconds"))),
+        },
+        **plan.measure(run),
+    }
+
+
+def _train(
+    plan: Rounds, task, network: keras.Model, training: dict, process, validation, seed, folder, label
+) -> Run:
+    return train_federated(
+        process,
+        network,
+        plan.wrap(task.make_clients(seed, training)),
+        validation,
+        num_rounds=training["num_rounds"],
+        participants=plan.participants,
+        choose_by=training["choose_by"],
+        seed=seed,
+        folder=folder,
+        label=label,
+    )
