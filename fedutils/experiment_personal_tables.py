@@ -36,7 +36,8 @@ def list_hospitals(records: Sequence[dict]) -> list[dict]:
     list of dict
         ``algorithm``, ``seed``, ``hospital`` (from 1), ``trains_on`` (images), and of the model that it uses,
         on its own test images: ``n``, ``right``, ``accuracy`` and ``interval``; and ``pool``, the accuracy of
-        the same model on the pooled test images, de-duplicated.
+        the same model on the pooled test images, de-duplicated. ``majority`` is the accuracy there of a
+        model that always says the class which is the most frequent one among the hospital's training images.
 
     Raises
     ------
@@ -54,14 +55,16 @@ def list_hospitals(records: Sequence[dict]) -> list[dict]:
                 )
             for k, own in enumerate(told["own"]):
                 test = told["tests"][k] if "tests" in told else run["test"]
+                counts, held_out = (run["partition"][key][k] for key in ("counts", "testing_counts"))
                 listed.append(
                     {
                         "algorithm": record["algorithm"],
                         "seed": seed,
                         "hospital": k + 1,
-                        "trains_on": int(sum(run["partition"]["counts"][k])),
+                        "trains_on": int(sum(counts)),
                         **{key: own[key] for key in ("n", "right", "accuracy", "interval")},
                         "pool": test[_POOL]["accuracy"],
+                        "majority": held_out[counts.index(max(counts))] / own["n"],
                     }
                 )
     return listed
@@ -119,12 +122,14 @@ def summarise_personal(records: Sequence[dict]) -> list[dict]:
         In the order of `NAMES`: ``algorithm``, ``name``, ``seeds`` and ``seeds_planned``; ``own``, see
         `fedutils.experiment_personal_scores.score_own`, and ``pool``, the accuracy on the pooled test images,
         each summarised over seeds; ``against_local`` and ``against_fedavg``, see `compare_hospitals`;
-        ``bytes`` that a hospital sends in a round, None where nothing is sent; ``seconds`` of a seed.
+        ``bytes`` that a hospital sends in a round, None where nothing is sent; ``seconds`` of a seed;
+        ``above_majority``, in how many of the ``num_hospitals`` of all seeds it beats the majority.
     """
     hospitals = list_hospitals(records)
     rows = []
     for record in sorted(records, key=_rank):
         name, runs = record["algorithm"], list_runs(record)
+        own = [one for one in hospitals if one["algorithm"] == name]
         rows.append(
             {
                 "algorithm": name,
@@ -135,6 +140,8 @@ def summarise_personal(records: Sequence[dict]) -> list[dict]:
                 "pool": record["summary"][_POOL]["accuracy"],
                 "against_local": compare_hospitals(hospitals, name, "local"),
                 "against_fedavg": compare_hospitals(hospitals, name, "fedavg"),
+                "above_majority": sum(one["accuracy"] > one["majority"] for one in own),
+                "num_hospitals": len(own),
                 "bytes": (runs[0].get("bytes") or {}).get("up_per_client"),
                 "seconds": summarise(
                     [run["seconds"] + run.get("start", {}).get("seconds", 0) for run in runs]
@@ -154,8 +161,9 @@ def build_personal_table(rows: Sequence[dict]) -> str:
     """
     lines = [
         "| training | own test: mean of hospitals, % | worst hospital, % | gap, points | spread, points "
-        "| better / equal / worse than alone | than FedAvg | pooled test, % | seeds |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| better / equal / worse than alone | than FedAvg | above its most frequent class | pooled test, % "
+        "| seeds |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         cells = [
@@ -163,6 +171,7 @@ def build_personal_table(rows: Sequence[dict]) -> str:
             *(_cell(row["own"][key]) for key in ("mean", "worst", "gap", "spread")),
             _count(row["against_local"]),
             _count(row["against_fedavg"]),
+            f"{row['above_majority']} of {row['num_hospitals']}",
             _cell(row["pool"]),
             f"{len(row['seeds'])} of {len(row['seeds_planned'])}",
         ]
@@ -171,8 +180,9 @@ def build_personal_table(rows: Sequence[dict]) -> str:
         "",
         "Mean ± standard deviation over seeds. Own test: each hospital's model, on test images of that "
         "hospital; gap and spread are the distance from best to worst and the standard deviation over "
-        "hospitals. Pooled test: the de-duplicated images of all, mean over hospitals where each has its own "
-        "model.",
+        "hospitals. Above its most frequent class: hospitals where the model is right more often than one "
+        "that always says that class. Pooled test: the de-duplicated images of all, mean over hospitals "
+        "where each has its own model.",
     ]
     return "\n".join(lines)
 
@@ -190,10 +200,13 @@ def build_hospital_table(hospitals: Sequence[dict], seed: int) -> str:
     algorithms = list(dict.fromkeys(one["algorithm"] for one in own))
     cells = {(one["hospital"], one["algorithm"]): one for one in own}
     names = [NAMES.get(name, name) for name in algorithms]
-    lines = [f"| hospital | trains on | tested on | {' | '.join(names)} |", "|---" * (3 + len(names)) + "|"]
+    heads = ["hospital", "trains on", "tested on", "its most frequent class", *names]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for k in sorted({one["hospital"] for one in own}):
         found = [cells[k, name] for name in algorithms]
-        accuracies = [f"{100 * one['accuracy']:.1f}" for one in found]
+        accuracies = [
+            f"{100 * value:.1f}" for value in (found[0]["majority"], *(o["accuracy"] for o in found))
+        ]
         lines.append(f"| {k} | {found[0]['trains_on']} | {found[0]['n']} | {' | '.join(accuracies)} |")
     return "\n".join(lines)
 

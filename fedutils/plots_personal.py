@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FixedLocator, NullLocator, PercentFormatter
 
 from fedutils.data.brain_mri import CLASSES
 from fedutils.experiment_personal_tables import NAMES
@@ -45,7 +45,7 @@ def plot_hospitals(hospitals: Sequence[dict], seed: int, ax: Axes | None = None)
     ----------
     hospitals : sequence of dict
         From `fedutils.experiment_personal_tables.list_hospitals`. A line is the 95 % interval of as many test
-        images as the hospital has.
+        images as the hospital has; the dotted one across is its most frequent class, always said.
     seed : int
     ax : Axes, optional
     """
@@ -60,6 +60,9 @@ def plot_hospitals(hospitals: Sequence[dict], seed: int, ax: Axes | None = None)
         label = NAMES.get(one["algorithm"], one["algorithm"]) if one["hospital"] == names[0] else None
         ax.plot(one["accuracy"], place, **look, ms=4.5, ls="", label=label)
     first = [next(one for one in own if one["hospital"] == name) for name in names]
+    for place, one in enumerate(first):
+        label = "its most frequent class" if place == 0 else None
+        ax.plot([one["majority"]] * 2, [place - 0.45, place + 0.45], color="k", lw=1, ls=":", label=label)
     labels = [
         f"hospital {one['hospital']}\ntrains on {one['trains_on']}\ntested on {one['n']}" for one in first
     ]
@@ -69,6 +72,7 @@ def plot_hospitals(hospitals: Sequence[dict], seed: int, ax: Axes | None = None)
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.grid(axis="y", visible=False)
     ax.tick_params(axis="y", length=0)
+    ax.set_xlim(-0.02, 1.02)
     ax.xaxis.set_major_formatter(_PERCENT)
     ax.set_xlabel("accuracy on the hospital's own test images, with 95 % interval")
     ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=4)
@@ -138,8 +142,13 @@ def plot_by_size(hospitals: Sequence[dict], *, against: str = "fedavg") -> Figur
                 ax.plot(one["trains_on"], one["accuracy"], **look, ms=4.5)
         ax.set_title(NAMES.get(algorithm, algorithm), fontsize=8)
         ax.set_xscale("log")
+        ax.xaxis.set_major_locator(FixedLocator([10, 30, 100, 300, 1000, 3000]))
+        ax.xaxis.set_major_formatter("{x:g}")
+        ax.xaxis.set_minor_locator(NullLocator())
         ax.yaxis.set_major_formatter(_PERCENT)
         ax.tick_params(labelsize=7)
+    for ax in axes.flat[len(algorithms) - columns : len(algorithms)]:  # those with nothing below
+        ax.tick_params(labelbottom=True)
     fig.supxlabel(f"images that the hospital trains on; lines begin at {NAMES[against]}", fontsize=8)
     fig.supylabel("accuracy on own test images", fontsize=8)
     return fig
@@ -160,7 +169,8 @@ def plot_forgetting(rows: Sequence[dict], ax: Axes | None = None) -> Axes:
         if len(own["values"]) > 1:
             ax.plot(own["values"], pool["values"], **look, ls="", ms=4, alpha=0.35)
         ax.plot(own["mean"], pool["mean"], **look, ls="", ms=7, label=row["name"])
-    low, high = min(ax.get_xlim()[0], ax.get_ylim()[0]), max(ax.get_xlim()[1], ax.get_ylim()[1])
+    values = [value for line in ax.lines for data in line.get_data() for value in data]
+    low, high = max(min(values) - 0.05, 0), min(max(values) + 0.05, 1.02)
     ax.plot([low, high], [low, high], color="0.7", lw=0.8, ls=":", zorder=1)
     ax.set_xlim(low, high)
     ax.set_ylim(low, high)
@@ -181,7 +191,7 @@ def plot_elsewhere(matrices: dict[str, Sequence[Sequence[float]]]) -> Figure:
     matrices : dict of str to float (hospitals, hospitals)
         By title: accuracies from 0 to 1.
     """
-    fig, axes = plt.subplots(1, len(matrices), figsize=(7.2, 2.5), sharex=True, sharey=True, squeeze=False)
+    fig, axes = plt.subplots(1, len(matrices), figsize=(7.2, 2.1), sharex=True, sharey=True, squeeze=False)
     for ax, (title, values) in zip(axes.flat, matrices.items(), strict=True):
         values = np.asarray(values, np.float64)
         ax.imshow(values, cmap="Blues", vmin=0, vmax=1)
@@ -240,6 +250,8 @@ class HospitalViewer(FigureBox):
         right.set_ylim(len(own) - 0.5, -0.5)
         right.set_xlim(-0.02, 1.02)
         right.xaxis.set_major_formatter(_PERCENT)
-        right.set_xlabel(f"accuracy on its {own[0]['n']} own test images, with 95 % interval")
+        right.axvline(own[0]["majority"], color="k", lw=1, ls=":")  # its most frequent class, always said
+        words = f"accuracy on its {own[0]['n']} test images, 95 % interval"
+        right.set_xlabel(f"{words}\ndotted: its most frequent class, always said", fontsize=8)
         for ax in (left, right):
             ax.grid(axis="y", visible=False)

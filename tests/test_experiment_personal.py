@@ -425,7 +425,7 @@ def make_record(algorithm, rights, *, pool=(), seeds=(0, 1)):
             "hospitals": told,
             "own": score_own(own),
             "test": {"deduplicated": {"accuracy": 0.5}},
-            "partition": {"counts": [[20, 10], [0, 300]]},
+            "partition": {"counts": [[20, 10], [0, 300]], "testing_counts": [[7, 3], [1, 19]]},
             "seconds": 2.0,
         }
     summary = {
@@ -454,6 +454,7 @@ def test_hospitals_are_compared_within_a_seed():
     assert list(dict.fromkeys(one["algorithm"] for one in hospitals)) == ["local", "fedavg", "ditto"]
     assert [one["pool"] for one in hospitals] == [0.1, 0.3, 0.5, 0.5, 0.5, 0.5, 0.2, 0.4, 0.2, 0.4]
     assert {(one["hospital"], one["trains_on"], one["n"]) for one in hospitals} == {(1, 30, 10), (2, 300, 20)}
+    assert [one["majority"] for one in hospitals[:2]] == [0.7, 0.95]  # 7 of 10, 19 of 20
     told = compare_hospitals(hospitals, "ditto", "fedavg")
     assert (told["better"], told["equal"], told["worse"]) == (1, 2, 1)
     assert told["gain"]["values"] == pytest.approx([0.2, -0.05])  # (.4 + 0) / 2 and (0 - .1) / 2
@@ -471,10 +472,10 @@ def test_the_tables_say_what_each_hospital_gets():
         "FedAvg, one for all",
         "Ditto",
     ]
-    assert "| 1 / 0 / 1 | 1 / 2 / 1 |" in table[4] and table[4].endswith("| 2 of 2 |")
+    assert "| 1 / 0 / 1 | 1 / 2 / 1 | 1 of 4 |" in table[4] and table[4].endswith("| 2 of 2 |")
     assert "| – |" in table[2] and "| 1 of 2 |" in table[2]
     own = build_hospital_table(list_hospitals(RECORDS), 0).splitlines()
-    assert own[2] == "| 1 | 30 | 10 | 40.0 | 50.0 | 90.0 |" and len(own) == 4
+    assert own[2] == "| 1 | 30 | 10 | 70.0 | 40.0 | 50.0 | 90.0 |" and len(own) == 4
     with pytest.raises(InputError, match="made-x: expected a result with own test images"):
         record = make_record("x", [(1, 1)], seeds=(0,))
         del record["runs"]["0"]["hospitals"]["own"]
@@ -485,6 +486,8 @@ def test_the_figures_show_every_hospital_at_its_accuracy():
     hospitals, rows = list_hospitals(RECORDS), summarise_personal(RECORDS)
     ax = plot_hospitals(hospitals, 0)
     marks = [line.get_xdata()[0] for line in ax.lines if line.get_marker() not in ("None", None)]
+    lines = [list(line.get_xdata()) for line in ax.lines if line.get_linestyle() == ":"]
+    assert lines == [[0.7, 0.7], [0.95, 0.95]]
     assert sorted(marks) == sorted(one["accuracy"] for one in hospitals if one["seed"] == 0)
     assert [text.get_text().split("\n")[2] for text in ax.get_yticklabels()] == [
         "tested on 10",
