@@ -4,14 +4,15 @@ Prints one JSON line. Servers and hospital are processes of their own on this ma
 same bytes take each way in turn, again and again, so that what else the machine does slows all ways alike.
 
 - ``console_mb_per_s``: megabytes of weights a second that are sent, until the server says that they were
-  checked and stored, its state in memory (/dev/shm); ``console_disk_mb_per_s``: its state on the disk.
+  checked and stored, its state in memory (/dev/shm); ``console_disk_mb_per_s``: its state on the disk. The
+  hospital knows their hash since they were trained.
 - ``console_get_mb_per_s``: got from the server, until they were compared with their hash.
 - ``console_tls_mb_per_s``: the same bytes through a TLS socket, read and forgotten, answered by one byte.
 - ``console_tls_ratio``, ``console_disk_tls_ratio`` and ``console_get_tls_ratio``: sent and got over that.
   ``console_fsync_mb_per_s``: the same bytes written to a new file of that disk and synchronised.
 - ``console_cpu_ms``, ``console_get_cpu_ms`` and ``console_tls_cpu_ms``: CPU milliseconds of both sides
   together for the weights once (mean), which a loaded machine changes little. What a send has on top of TLS:
-  both sides hash, the server compares with its model and writes.
+  the server hashes, compares with its model and writes.
 - ``console_vs_nested_lists``: how many times longer the same weights take as nested lists of doubles, one
   array a call, as the first consoles sent them: by thriftpy2's own server and compiled protocol, from array
   to array, without TLS, checks or disk, over ours with all of these. ``console_nested_lists_mb``: weights
@@ -143,6 +144,8 @@ def open_console(folder, certificates, shapes):
     """Give the ways to and from a server; every send is the first of its hospital for its version."""
     from hospital_helpers import make_arrays, make_state, running
 
+    from fedutils.hospital.weights import hash_arrays
+
     folder.mkdir()
     layers = make_state(folder / "state.db", shapes)
     arrays = make_arrays(1, shapes, scale=1e-3)
@@ -153,7 +156,10 @@ def open_console(folder, certificates, shapes):
         server.console("alpha") as hospital,
     ):
         pid = server.process.pid
-        send = Way(lambda version: hospital.send(version, 10, arrays, layers), pid, operator.aggregate)
+        sha256 = hash_arrays(arrays)
+        send = Way(
+            lambda version: hospital.send(version, 10, arrays, layers, sha256), pid, operator.aggregate
+        )
         yield send, Way(lambda _: hospital.get_model(), pid)
 
 

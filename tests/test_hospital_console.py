@@ -15,11 +15,12 @@ from thriftpy2.thrift import TType
 from fedutils.cli import build_parser, main
 from fedutils.data.brain_mri import CLASSES
 from fedutils.errors import InputError
-from fedutils.hospital.client import Received
+from fedutils.hospital.client import Received, Refusal
 from fedutils.hospital.limits import Limits
 from fedutils.hospital.menu import run_menu
 from fedutils.hospital.service import DEFAULT_PORT, IDL
 from fedutils.hospital.settings import load_settings
+from fedutils.hospital.weights import hash_arrays
 from fedutils.hospital.workspace import Workspace
 
 PAGE = (ROOT / "docs" / "hospitals.md").read_text()
@@ -252,6 +253,21 @@ def test_a_lost_acknowledgement_is_asked_for_and_nothing_sent_twice(tmp_path, ce
         monkeypatch.setattr(alpha, "_receive", lose)
         alpha.send(0, 3, make_arrays(1), layers)
         assert lost and alpha.count_collected() == 1
+
+
+def test_weights_that_changed_since_they_were_trained_are_refused(tmp_path, certificates):
+    layers = make_state(tmp_path / "state.db")
+    workspace = Workspace(tmp_path / "work")
+    workspace.keep_trained(0, 3, layers, make_arrays(1))
+    trained = workspace.load_trained()
+    assert trained.sha256 == hash_arrays(make_arrays(1))
+    with running(tmp_path, certificates) as server, server.console("alpha") as alpha:
+        with pytest.raises(Refusal, match="WRONG_HASH"):
+            alpha.send(0, 3, make_arrays(2), layers, trained.sha256)
+        assert alpha.send(0, 3, trained.arrays, layers, trained.sha256) == trained.sha256
+        with pytest.raises(Refusal, match="came before"):
+            alpha.send(0, 3, trained.arrays, layers, trained.sha256)
+        assert alpha.count_collected() == 1
 
 
 def test_a_server_that_is_not_there_is_a_line(certificates):

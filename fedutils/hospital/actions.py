@@ -71,7 +71,9 @@ class Hospital:
     def send(self) -> str:
         """Send the weights that were trained last."""
         trained = self._workspace.load_trained()
-        sha256 = self._console.send(trained.version, trained.cases, trained.arrays, trained.layers)
+        sha256 = self._console.send(
+            trained.version, trained.cases, trained.arrays, trained.layers, trained.sha256
+        )
         shown = f"{trained.cases:,} cases, {sha256[:12]}"
         return f"sent weights of version {trained.version} ({shown}): they are on the server's disk"
 

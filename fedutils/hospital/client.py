@@ -111,11 +111,29 @@ class Console:
         return self._retry(self._get_model)
 
     def send(
-        self, version: int, cases: int, arrays: Sequence[np.ndarray], layers: Sequence[LayerSpec]
+        self,
+        version: int,
+        cases: int,
+        arrays: Sequence[np.ndarray],
+        layers: Sequence[LayerSpec],
+        sha256: str | None = None,
     ) -> str:
         """Send weights that were trained from a version, and return their SHA-256 once they are on its disk.
 
         If the connection is lost, the server is asked whether they had come before they are sent again.
+
+        Parameters
+        ----------
+        version : int
+            That they were trained from.
+        cases : int
+            Images that they were trained on.
+        arrays : sequence of ndarray
+        layers : sequence of LayerSpec
+            What they are, in the same order.
+        sha256 : str, optional
+            `fedutils.hospital.weights.hash_arrays` of the arrays when they were trained: what has changed
+            since is refused. Computed on the way by default.
 
         Raises
         ------
@@ -125,22 +143,22 @@ class Console:
             If the server cannot be reached.
         """
         data = pack(arrays)
-        hashed: list[str] = []
+        tried: list[str] = []  # the hash, once a commit was asked for
 
         def attempt():
             # After a lost connection: had they come? The answer to the commit may be what was lost.
-            if hashed and self._call("get_receipt", version).sha256 == hashed[0]:
+            if tried and self._call("get_receipt", version).sha256 == tried[0]:
                 return
             self._call("begin_submission", self.name, version, cases, [layer.to_thrift() for layer in layers])
             for _ in self._pipeline(_cut(data)):
                 pass
-            hashed[:] = [digest.result()]
-            self._call("commit_submission", *hashed)
+            tried[:] = [sha256 or digest.result()]
+            self._call("commit_submission", *tried)
 
         with concurrent.futures.ThreadPoolExecutor(1) as beside:  # neither hash nor TLS holds Python's lock
-            digest = beside.submit(hash_bytes, data)
+            digest = None if sha256 else beside.submit(hash_bytes, data)
             self._retry(attempt)
-        return hashed[0]
+        return tried[0]
 
     def _get_model(self) -> Received:
         told = self._call("get_model")

@@ -98,6 +98,11 @@ def hash_bytes(data) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def hash_arrays(arrays: Sequence[np.ndarray]) -> str:
+    """Return the SHA-256 of arrays as they travel, in hexadecimal digits."""
+    return hash_bytes(pack(arrays))
+
+
 def read_layers(sent, most_bytes: int) -> tuple[LayerSpec, ...]:
     """Return the layers that came over the network.
 

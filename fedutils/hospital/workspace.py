@@ -15,7 +15,7 @@ import numpy as np
 
 from fedutils.errors import InputError
 from fedutils.hospital.client import Received
-from fedutils.hospital.weights import LayerSpec
+from fedutils.hospital.weights import LayerSpec, hash_arrays
 from fedutils.results import write_atomic
 
 _JOURNAL = "journal.jsonl"
@@ -23,12 +23,13 @@ _JOURNAL = "journal.jsonl"
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights as they lie in a file: the version that they are (or were trained from), cases, arrays."""
+    """Weights as they lie in a file; the version is theirs, or that from which they were trained."""
 
     version: int
     cases: int
     layers: tuple[LayerSpec, ...]
     arrays: list[np.ndarray]
+    sha256: str
 
 
 class Workspace:
@@ -51,7 +52,7 @@ class Workspace:
     def keep_received(self, received: Received) -> None:
         """Keep a model that came from the server."""
         write_atomic(self.model_file, received.file)
-        self._write("received", Weights(received.version, 0, received.layers, received.arrays))
+        self._write("received", received.version, 0, received.layers, received.arrays)
 
     def load_received(self) -> Weights:
         """Return the weights that came last.
@@ -66,8 +67,8 @@ class Workspace:
     def keep_trained(
         self, version: int, cases: int, layers: Sequence[LayerSpec], arrays: list[np.ndarray]
     ) -> None:
-        """Keep weights that were trained from a version."""
-        self._write("trained", Weights(version, cases, tuple(layers), arrays))
+        """Keep weights that were trained from a version, and their hash: what is sent is what was trained."""
+        self._write("trained", version, cases, layers, arrays)
 
     def load_trained(self) -> Weights:
         """Return the weights that were trained last.
@@ -95,12 +96,16 @@ class Workspace:
         lines = path.read_text().split("\n")[:-1] if path.exists() else []
         return [json.loads(line) for line in lines]
 
-    def _write(self, name: str, weights: Weights) -> None:
-        layers = [[layer.name, layer.dtype, layer.shape] for layer in weights.layers]
-        note = json.dumps({"version": weights.version, "cases": weights.cases, "layers": layers})
+    def _write(self, name: str, version: int, cases: int, layers, arrays: list[np.ndarray]) -> None:
+        note = {
+            "version": version,
+            "cases": cases,
+            "layers": [[layer.name, layer.dtype, layer.shape] for layer in layers],
+            "sha256": hash_arrays(arrays),
+        }
         buffer = io.BytesIO()
-        arrays = {str(number): array for number, array in enumerate(weights.arrays)}
-        np.savez(buffer, note=np.frombuffer(note.encode(), np.uint8), **arrays)
+        numbered = {str(number): array for number, array in enumerate(arrays)}
+        np.savez(buffer, note=np.frombuffer(json.dumps(note).encode(), np.uint8), **numbered)
         write_atomic(self.folder / f"{name}.npz", buffer.getvalue())
 
     def _read(self, name: str, otherwise: str) -> Weights:
@@ -110,8 +115,8 @@ class Workspace:
                 note = json.loads(bytes(file["note"]))
                 layers = tuple(LayerSpec(n, dtype, tuple(shape)) for n, dtype, shape in note["layers"])
                 arrays = [file[str(number)] for number in range(len(layers))]
+            return Weights(note["version"], note["cases"], layers, arrays, note["sha256"])
         except FileNotFoundError:
             raise InputError(f"{path}: expected {name} weights, found none; {otherwise}") from None
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise InputError(f"{path}: expected {name} weights, found a damaged file; {otherwise}") from error
-        return Weights(note["version"], note["cases"], layers, arrays)
