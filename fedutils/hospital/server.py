@@ -157,6 +157,7 @@ class Server:
             crowded = guest.connections > self.limits.connections_each
         framed = FramedSocket(secure, idle_s=self.limits.idle_s, read_s=self.limits.read_s)
         session = Session(name, role, guest, self.state, self._memory, self.limits, self._aggregate_if_enough)
+        bad: collections.Counter[str] = collections.Counter()
         try:
             if crowded:
                 framed.read_frame()
@@ -164,41 +165,38 @@ class Server:
                     framed, f"expected at most {self.limits.connections_each} connections of {name}; wait"
                 )
             else:
-                self._converse(framed, session, address, check)
+                self._converse(framed, session, check, bad)
         except (Closed, FrameError):
             pass  # nobody is left to be told
         finally:
             session.close()
-            with self._mutex:
+            with self._mutex:  # before the log is written: a slow disk must not make a hospital look crowded
                 guest.connections -= 1
-
-    def _converse(self, framed: FramedSocket, session: Session, address: str, check) -> None:
-        """Answer calls until the hospital hangs up, or breaks the rules once too often."""
-        processor = TProcessor(FLServer, _Polite(session, self._note, check))
-        bad: collections.Counter[str] = collections.Counter()
-        try:
-            while True:
-                try:
-                    check_message(framed.read_frame())
-                    processor.process(framed.protocol, framed.protocol)
-                except Closed:
-                    raise
-                except (FrameError, UnicodeDecodeError) as error:
-                    reason = str(error) if isinstance(error, FrameError) else "expected text in UTF-8"
-                    bad[reason.split(", found")[0]] += 1
-                    last = bad.total() >= self.limits.bad_frames or getattr(error, "lost", False)
-                    self._complain(framed, f"{reason}; {'hanging up' if last else 'mend the call'}")
-                    if last:
-                        return
-                except Exception as error:  # a fault of ours: it costs this call, not the server
-                    traceback.print_exc()
-                    kind = type(error).__name__
-                    self._note(session.name, "failed", {"error": kind})
-                    self._complain(framed, f"the server failed ({kind}); its operator's log says more")
-        finally:
             if bad:  # one entry a connection: a log must not grow with what a stranger sends
                 detail = {"address": address, "calls": bad.total(), "reason": bad.most_common(1)[0][0]}
-                self._note(session.name, "could not be read", detail)
+                self._note(name, "could not be read", detail)
+
+    def _converse(self, framed: FramedSocket, session: Session, check, bad: collections.Counter) -> None:
+        """Answer calls until the hospital hangs up, or breaks the rules once too often; count in `bad`."""
+        processor = TProcessor(FLServer, _Polite(session, self._note, check))
+        while True:
+            try:
+                check_message(framed.read_frame())
+                processor.process(framed.protocol, framed.protocol)
+            except Closed:
+                raise
+            except (FrameError, UnicodeDecodeError) as error:
+                reason = str(error) if isinstance(error, FrameError) else "expected text in UTF-8"
+                bad[reason.split(", found")[0]] += 1
+                last = bad.total() >= self.limits.bad_frames or getattr(error, "lost", False)
+                self._complain(framed, f"{reason}; {'hanging up' if last else 'mend the call'}")
+                if last:
+                    return
+            except Exception as error:  # a fault of ours: it costs this call, not the server
+                traceback.print_exc()
+                kind = type(error).__name__
+                self._note(session.name, "failed", {"error": kind})
+                self._complain(framed, f"the server failed ({kind}); its operator's log says more")
 
     def _complain(self, framed: FramedSocket, reason: str) -> None:
         """Answer a call that could not be read."""
