@@ -14,11 +14,11 @@ from fedutils.errors import InputError
 from fedutils.hospital.limits import Limits, Memory, Rate, read_limits
 from fedutils.hospital.service import FLServer, Layer, Refused, name_reason
 from fedutils.hospital.weights import (
+    Distance,
     LayerSpec,
     average,
     compare_layers,
     describe_layers,
-    measure_distance,
     pack,
     read_layers,
     unpack,
@@ -55,6 +55,14 @@ def test_the_mean_is_weighted_by_cases_in_float64():
     assert alone.tolist() == [1.0, 16777216.0]
 
 
+def measure_distance(layers, sent, own, step=7):
+    """Measure while the bytes come in steps that end in the midst of values and layers."""
+    distance = Distance(layers, sent, own)
+    for came in (*range(0, len(sent), step), len(sent)):
+        distance.advance(came)
+    return distance.value
+
+
 def test_the_distance_is_that_of_all_layers_together():
     zero = pack([np.zeros(shape, np.float32) for shape in SHAPES])
     far = pack([np.full(shape, 2, np.float32) for shape in SHAPES])
@@ -62,7 +70,10 @@ def test_the_distance_is_that_of_all_layers_together():
     large = (LayerSpec("large", "float32", (3, 40_000)),)  # several blocks
     values = np.zeros((3, 40_000), np.float32)
     values[2, 39_999], values[0, 0] = 3, 4
-    assert measure_distance(large, pack([values]), pack([0 * values])) == 5
+    assert measure_distance(large, pack([values]), pack([0 * values]), step=99_999) == 5
+    halfway = Distance(large, pack([values]), pack([0 * values]))
+    halfway.advance(4 * 120_000 - 1)  # the last value has not come
+    assert halfway.value == 4
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

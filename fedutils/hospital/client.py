@@ -16,7 +16,7 @@ from thriftpy2.thrift import TApplicationException, TClient
 from fedutils.errors import InputError
 from fedutils.hospital.service import CHUNK_BYTES, FLServer, Refused, name_reason
 from fedutils.hospital.tls import make_context
-from fedutils.hospital.weights import LayerSpec, hash_bytes, pack, read_layers, unpack
+from fedutils.hospital.weights import LayerSpec, hash_arrays, read_layers, unpack, view_bytes
 from fedutils.hospital.wire import Closed, FramedSocket, FrameError, check_message
 
 _AHEAD = 4  # chunks that are under way at a time
@@ -142,7 +142,6 @@ class Console:
         InputError
             If the server cannot be reached.
         """
-        data = pack(arrays)
         tried: list[str] = []  # the hash, once a commit was asked for
 
         def attempt():
@@ -150,13 +149,13 @@ class Console:
             if tried and self._call("get_receipt", version).sha256 == tried[0]:
                 return
             self._call("begin_submission", self.name, version, cases, [layer.to_thrift() for layer in layers])
-            for _ in self._pipeline(_cut(data)):
+            for _ in self._pipeline(_cut(arrays)):
                 pass
             tried[:] = [sha256 or digest.result()]
             self._call("commit_submission", *tried)
 
         with concurrent.futures.ThreadPoolExecutor(1) as beside:  # neither hash nor TLS holds Python's lock
-            digest = None if sha256 else beside.submit(hash_bytes, data)
+            digest = None if sha256 else beside.submit(hash_arrays, arrays)
             self._retry(attempt)
         return tried[0]
 
@@ -259,8 +258,16 @@ class Console:
         return self._framed
 
 
-def _cut(data: bytes) -> Iterator[tuple]:
-    """Yield the calls that send bytes."""
-    view = memoryview(data)
-    for offset in range(0, len(data), CHUNK_BYTES):
-        yield "send_chunk", offset, view[offset : offset + CHUNK_BYTES]
+def _cut(arrays: Sequence[np.ndarray]) -> Iterator[tuple]:
+    """Yield the calls that send arrays; only a chunk of parts of several is copied."""
+    offset, parts, size = 0, [], 0
+    for view in view_bytes(arrays):
+        while len(view):
+            parts.append(view[: CHUNK_BYTES - size])
+            size += len(parts[-1])
+            view = view[len(parts[-1]) :]
+            if size == CHUNK_BYTES:
+                yield "send_chunk", offset, parts[0] if len(parts) == 1 else b"".join(parts)
+                offset, parts, size = offset + size, [], 0
+    if parts:
+        yield "send_chunk", offset, b"".join(parts)

@@ -12,7 +12,7 @@ from fedutils.hospital.intake import Intake
 from fedutils.hospital.limits import Limits, Memory, Rate
 from fedutils.hospital.service import CHUNK_BYTES, Model, Receipt, refuse
 from fedutils.hospital.state import State
-from fedutils.hospital.weights import compare_layers, measure_distance, read_layers
+from fedutils.hospital.weights import compare_layers, read_layers
 
 
 @dataclass
@@ -125,7 +125,9 @@ class Session:
                 "BUSY", f"expected memory for {len(model.weights):,} bytes, found it in use; try again"
             )
         deadline = time.monotonic() + self._limits.submission_s
-        self._begun = Intake(len(model.weights), version, number_of_cases, deadline)
+        # The model of now, not of above: if it is another already, the commit is refused as stale.
+        model = self._state.model
+        self._begun = Intake(model.layers, model.weights, version, number_of_cases, deadline)
 
     def send_chunk(self, offset, data):
         """Take the next chunk."""
@@ -154,9 +156,8 @@ class Session:
                 )
             if sha256 != begun.hash():
                 raise refuse("WRONG_HASH", "expected the bytes that were sent, found others; begin again")
-            model = self._state.model
-            self._state.check_welcome(self.name, begun.version)
-            distance = measure_distance(model.layers, begun.data, model.weights)
+            self._state.check_welcome(self.name, begun.version)  # so the model is still that of `begun`
+            distance = begun.measure_distance()
             if not distance <= self._limits.norm:
                 raise refuse(
                     "TOO_FAR",

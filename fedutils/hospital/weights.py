@@ -66,10 +66,16 @@ def describe_layers(names: Sequence[str], arrays: Sequence[np.ndarray]) -> tuple
     return tuple(LayerSpec(n, str(a.dtype), a.shape) for n, a in zip(names, arrays, strict=True))
 
 
+def view_bytes(arrays: Sequence[np.ndarray]) -> Iterator[memoryview]:
+    """Yield the bytes of each array; not a copy where it lies in memory as it travels."""
+    for array in arrays:
+        ordered = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        yield memoryview(ordered.reshape(-1).view(np.uint8))
+
+
 def pack(arrays: Sequence[np.ndarray]) -> bytes:
     """Return the arrays as one string of bytes."""
-    ordered = (np.ascontiguousarray(a, a.dtype.newbyteorder("<")) for a in arrays)
-    return b"".join(a.reshape(-1).view(np.uint8) for a in ordered)
+    return b"".join(view_bytes(arrays))
 
 
 def unpack(layers: Sequence[LayerSpec], data) -> list[np.ndarray]:
@@ -100,7 +106,10 @@ def hash_bytes(data) -> str:
 
 def hash_arrays(arrays: Sequence[np.ndarray]) -> str:
     """Return the SHA-256 of arrays as they travel, in hexadecimal digits."""
-    return hash_bytes(pack(arrays))
+    digest = hashlib.sha256()
+    for view in view_bytes(arrays):
+        digest.update(view)
+    return digest.hexdigest()
 
 
 def read_layers(sent, most_bytes: int) -> tuple[LayerSpec, ...]:
@@ -152,23 +161,51 @@ def compare_layers(sent: Sequence[LayerSpec], own: Sequence[LayerSpec]) -> None:
             raise refuse("WRONG_SHAPE", f"{ours.name}: expected {ours.shape}, found {theirs.shape}")
 
 
-def measure_distance(layers: Sequence[LayerSpec], sent, own) -> float:
-    """Return the L2 distance of two strings of weights, to a millionth of itself.
+class Distance:
+    """The L2 distance of weights from a model's, measured while they come in.
 
-    Raises
-    ------
-    Refused
-        If there is NaN or infinity in `sent`.
+    Parameters
+    ----------
+    layers : sequence of LayerSpec
+    sent, own : buffer
+        As long as the layers; what has not come yet of `sent` may be anything.
     """
-    total = 0.0
-    for layer, theirs, ours in zip(layers, unpack(layers, sent), unpack(layers, own), strict=True):
+
+    def __init__(self, layers: Sequence[LayerSpec], sent, own):
+        self._layers = list(zip(layers, unpack(layers, sent), unpack(layers, own), strict=True))
+        self._begin, self._done = 0, 0  # the first byte of the layer that is measured, and its values so far
+        self._total = 0.0
+
+    def advance(self, came: int) -> None:
+        """Measure up to a byte.
+
+        Raises
+        ------
+        Refused
+            If there is NaN or infinity.
+        """
+        while self._layers:
+            layer, theirs, ours = self._layers[0]
+            ready = min((came - self._begin) // theirs.itemsize, theirs.size)
+            self._add(
+                layer.name, theirs.reshape(-1)[self._done : ready], ours.reshape(-1)[self._done : ready]
+            )
+            self._done = ready
+            if ready < theirs.size:
+                return
+            self._layers.pop(0)
+            self._begin, self._done = self._begin + layer.num_bytes, 0
+
+    @property
+    def value(self) -> float:
+        """Of what was measured, to a millionth of itself."""
+        return math.sqrt(self._total)
+
+    def _add(self, name: str, theirs: np.ndarray, ours: np.ndarray) -> None:
         square = sum(_square(a, b) for a, b in zip(_blocks(theirs), _blocks(ours), strict=True))
         if not math.isfinite(square) and not np.isfinite(theirs).all():
-            raise refuse(
-                "NOT_FINITE", f"{layer.name}: expected finite weights, found NaN or infinity; train again"
-            )
-        total += square
-    return math.sqrt(total)
+            raise refuse("NOT_FINITE", f"{name}: expected finite weights, found NaN or infinity; train again")
+        self._total += square
 
 
 def _square(a: np.ndarray, b: np.ndarray) -> float:
@@ -183,8 +220,7 @@ def _square(a: np.ndarray, b: np.ndarray) -> float:
     return square
 
 
-def _blocks(array: np.ndarray) -> Iterator[np.ndarray]:
-    flat = array.reshape(-1)
+def _blocks(flat: np.ndarray) -> Iterator[np.ndarray]:
     return (flat[first : first + _BLOCK] for first in range(0, flat.size, _BLOCK))
 
 
