@@ -15,6 +15,16 @@ from fedutils.data.brain_mri import CLASSES
 REAL_DATA = os.environ.get("FEDUTILS_DATA")  # of the caller; the tests themselves see none
 
 
+# Files that take minutes, the longest first: begun last, they would keep one worker busy while the other waits.
+LONG = ("test_reproduce.py", "test_flower_app.py", "test_hospital_crashes.py", "test_parity.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take longest."""
+    order = {name: position for position, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def interruptible():
     """Undo the ignored SIGINT that a suite started in the background inherits: Ctrl-C is tested."""
