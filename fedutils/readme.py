@@ -6,6 +6,7 @@ from pathlib import Path
 from fedutils import paths
 from fedutils.models.registry import NETWORKS
 from fedutils.profiles import load_profile
+from fedutils.readme_network import tell_network
 from fedutils.readme_study import build_study
 from fedutils.results import write_atomic
 
@@ -258,6 +259,7 @@ def build_costs(file: Path) -> str:
             f"language model wrote took {check:.1f} ms. Of {measured['report_replies_tried']} adversarial "
             f"replies {measured['report_replies_passed']} passed the check.",
         ]
+    lines += tell_network(measured)
     if FIGURE.exists():
         words = "CPU seconds of a round, time of a small client and peak memory, by network and runtime"
         lines += ["", f"![{words}]({FIGURE.relative_to(paths.ROOT)})"]

@@ -15,7 +15,7 @@ from fedutils.data.brain_mri import CLASSES
 REAL_DATA = os.environ.get("FEDUTILS_DATA")  # of the caller; the tests themselves see none
 
 
-# Files that take minutes, the longest first: begun last, they would keep one worker busy while the other waits.
+# Files that take minutes, the longest first: begun last, they would keep one worker while the other waits.
 LONG = ("test_reproduce.py", "test_flower_app.py", "test_hospital_crashes.py", "test_parity.py")
 
 

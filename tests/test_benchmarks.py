@@ -83,6 +83,33 @@ def test_the_input_pipeline_is_a_paragraph(results):
     assert "1.40 times the seconds" in line and "2.8 times ours" in line and "8 cases took 1.02 times" in line
 
 
+def test_rounds_and_weights_over_a_network_are_a_paragraph_each(results):
+    rounds = {
+        "network_round_hospitals": 3,
+        "network_round_images": 744,
+        "network_round_num_parameters": 184_644,
+        "network_round_max_weight_difference": 3.8e-5,
+        "round_seconds_tff": 1.07,
+        "round_seconds_console": 6.29,
+        "round_seconds_flower": 30.35,
+    }
+    text = readme.build_costs(results(**SEPARABLE, **rounds))
+    assert "1.1 s by TFF in one process, 6.3 s over the console and 30.4 s over Flower" in text
+    assert "within 4e-05 of TFF's" in text and "over TLS" not in text
+    speed = {
+        "console_mb": 20.35,
+        "console_mb_per_s": 383.5,
+        "console_tls_ratio": 0.446,
+        "console_disk_tls_ratio": 0.362,
+        "console_get_mb_per_s": 557.8,
+        "console_get_tls_ratio": 0.648,
+        "console_vs_nested_lists": 6.7,
+    }
+    text = readme.build_costs(results(**SEPARABLE, **speed))
+    assert "at 384 MB/s, 0.45 of a bare copy" in text and "6.7 times as long" in text
+    assert "On a network" not in text
+
+
 @pytest.mark.parametrize("extra", [{}, SCALING, {"round_ratio_flower_cnn": 2.0, "memory_ratio_worker": 3.0}])
 def test_the_figure_is_drawn_from_what_is_there(extra, results, tmp_path, monkeypatch):
     monkeypatch.setattr(

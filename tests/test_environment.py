@@ -32,6 +32,7 @@ LAYERS = (
         "plots_study",
         "profiles",
         "readme",
+        "readme_network",
         "readme_study",
         "replay",
         "report_pages",
