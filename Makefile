@@ -53,7 +53,7 @@ test: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	@mkdir -p build
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lab: kernel
 	$(if $(DATA),FEDUTILS_DATA='$(DATA)') $(BIN)/jupyter lab notebooks
