@@ -14,15 +14,10 @@ import numpy as np
 
 from fedutils.centralized import get_weights, set_weights
 from fedutils.client_models import split_weights
-from fedutils.communication import Messages
 from fedutils.errors import InputError
 from fedutils.experiment_file import ALONE, PERSONAL, Experiment
-from fedutils.experiment_personal_scores import ScoredPersonal
-from fedutils.experiment_rounds import Rounds, plan_rounds
-from fedutils.experiment_runs import describe_alone, describe_run
-from fedutils.federated import train_federated
+from fedutils.experiment_runs import Federation, describe_alone, describe_rounds
 from fedutils.personalise import select_head
-from fedutils.runs import Run
 
 
 def check_personal(experiment: Experiment, name: str) -> None:
@@ -58,56 +53,44 @@ def choose_at_home(model: keras.Model, training: dict) -> tuple[int, ...] | None
     return select_head(model, layers) if layers else ()
 
 
-def run_own(
-    experiment: Experiment,
-    task: ScoredPersonal,
-    training: dict,
-    process,
-    messages: Messages,
-    seed: int,
-    folder: Path,
-    label: str,
-) -> dict:
+def run_own(federation: Federation, seed: int, folder: Path, label: str) -> dict:
     """Run a federated algorithm whose hospitals have models of their own.
 
     The round is one for all, the best mean over hospitals of the accuracy on their own validation images.
     """
+    task = federation.task
     network, validations = task.build_model(seed), task.list_validations(seed)
-    plan = plan_rounds(experiment, training, task.count_examples(seed), seed, messages)
-    run = _train(plan, task, network, training, process, validations, seed, folder, label)
+    rounds, clients = federation.open(seed)
+    run = federation.train(rounds, clients, network, validations, seed=seed, folder=folder, label=label)
     tests = []
     for weights in split_weights(run, network)[1]:
         set_weights(network, weights)
         tests.append(task.test(network, seed))
     return {
-        **describe_run(task, run, seed, "round", training["local_epochs"]),
+        **describe_rounds(federation, rounds, run, seed),
         "best_round": run.best + 1,
         **task.describe_own(tests, seed),
-        "participants": [entry["clients"] for entry in run.history],
-        **plan.measure(run),
     }
 
 
 def run_fine_tune(
-    experiment: Experiment,
-    task: ScoredPersonal,
-    training: dict,
-    process,
-    messages: Messages,
-    seed: int,
-    folder: Path,
-    label: str,
-    *,
-    start_folder: Path,
+    federation: Federation, training: dict, seed: int, folder: Path, label: str, *, start_folder: Path
 ) -> dict:
     """Go on at every hospital alone, from the best round of a federation; each chooses its own epoch.
 
     Parameters
     ----------
-    process : LearningProcess
-        Of the federation, the run that ``start_from`` names.
+    federation : Federation
+        The one that ``start_from`` names.
+    training : dict
+        Of the tuning.
+    seed : int
+    folder : Path
+        Of the tuning.
+    label : str
     start_folder : Path
-        Of that run: if it is there it is read, else trained, and found there by whoever asks for it next.
+        Of the federation's run: if it is there it is read, else trained, and found there by whoever asks for
+        it next.
 
     Returns
     -------
@@ -115,19 +98,17 @@ def run_fine_tune(
         As of training alone; ``best_round`` counts epochs, and 0 is the federation's model. ``start`` says
         from which round that is; ``bytes`` are the federation's, since tuning sends nothing.
     """
-    start = experiment.algorithms[training["start_from"]]
+    task = federation.task
     network = task.build_model(seed)
-    plan = plan_rounds(experiment, start, task.count_examples(seed), seed, messages)
-    run = _train(
-        plan,
-        task,
+    rounds, clients = federation.open(seed)
+    run = federation.train(
+        rounds,
+        clients,
         network,
-        start,
-        process,
         lambda model: task.validate(model, seed),
-        seed,
-        start_folder,
-        f"{label}: {training['start_from']}",
+        seed=seed,
+        folder=start_folder,
+        label=f"{label}: {training['start_from']}",
     )
     begun, trained, tests = get_weights(network), [], []
     for k in range(len(task.hold(seed))):
@@ -145,22 +126,5 @@ def run_fine_tune(
             "rounds_done": len(run.history),
             "seconds": float(np.sum(run.curve("seconds"))),
         },
-        **plan.measure(run),
+        **rounds.measure(run),
     }
-
-
-def _train(
-    plan: Rounds, task, network: keras.Model, training: dict, process, validation, seed, folder, label
-) -> Run:
-    return train_federated(
-        process,
-        network,
-        plan.wrap(task.make_clients(seed, training)),
-        validation,
-        num_rounds=training["num_rounds"],
-        participants=plan.participants,
-        choose_by=training["choose_by"],
-        seed=seed,
-        folder=folder,
-        label=label,
-    )

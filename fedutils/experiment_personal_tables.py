@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from fedutils.errors import InputError
 from fedutils.metrics import summarise
-from fedutils.study import list_runs
+from fedutils.study import format_spread, list_runs, rank
 
 # In the order of tables and figures.
 NAMES = {
@@ -45,7 +45,7 @@ def list_hospitals(records: Sequence[dict]) -> list[dict]:
         If a result is of an experiment whose hospitals hold out nothing.
     """
     listed = []
-    for record in sorted(records, key=_rank):
+    for record in _sort(records):
         for seed, run in zip(record["seeds"], list_runs(record), strict=True):
             told = run["hospitals"]
             if "own" not in told:
@@ -70,10 +70,8 @@ def list_hospitals(records: Sequence[dict]) -> list[dict]:
     return listed
 
 
-def _rank(record):
-    names = list(NAMES)
-    name = record["algorithm"]
-    return names.index(name) if name in names else len(names) - 1.5
+def _sort(records):
+    return sorted(records, key=lambda record: rank(record["algorithm"], NAMES))
 
 
 def compare_hospitals(hospitals: Sequence[dict], algorithm: str, against: str) -> dict | None:
@@ -127,7 +125,7 @@ def summarise_personal(records: Sequence[dict]) -> list[dict]:
     """
     hospitals = list_hospitals(records)
     rows = []
-    for record in sorted(records, key=_rank):
+    for record in _sort(records):
         name, runs = record["algorithm"], list_runs(record)
         own = [one for one in hospitals if one["algorithm"] == name]
         rows.append(
@@ -168,11 +166,11 @@ def build_personal_table(rows: Sequence[dict]) -> str:
     for row in rows:
         cells = [
             row["name"],
-            *(_cell(row["own"][key]) for key in ("mean", "worst", "gap", "spread")),
+            *(format_spread(row["own"][key]) for key in ("mean", "worst", "gap", "spread")),
             _count(row["against_local"]),
             _count(row["against_fedavg"]),
             f"{row['above_majority']} of {row['num_hospitals']}",
-            _cell(row["pool"]),
+            format_spread(row["pool"]),
             f"{len(row['seeds'])} of {len(row['seeds_planned'])}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -209,11 +207,6 @@ def build_hospital_table(hospitals: Sequence[dict], seed: int) -> str:
         ]
         lines.append(f"| {k} | {found[0]['trains_on']} | {found[0]['n']} | {' | '.join(accuracies)} |")
     return "\n".join(lines)
-
-
-def _cell(value) -> str:
-    spread = f" ± {100 * value['std']:.1f}" if len(value["values"]) > 1 else ""  # one seed has none
-    return f"{100 * value['mean']:.1f}{spread}"
 
 
 def _count(told) -> str:

@@ -7,54 +7,100 @@ import fedutils.quiet  # noqa: F401  (first: it quietens the import of TensorFlo
 
 # isort: split
 from pathlib import Path
+from typing import NamedTuple
 
+import keras
 import numpy as np
 
 from fedutils.centralized import set_weights
 from fedutils.communication import Messages
 from fedutils.experiment_file import Experiment
-from fedutils.experiment_rounds import plan_rounds
+from fedutils.experiment_rounds import Rounds, plan_rounds
 from fedutils.experiment_task import Task
-from fedutils.federated import train_federated
+from fedutils.federated import Clients, train_federated
 from fedutils.runs import Run, load_run, save_run
+from fedutils.stateful import StatefulProcess
+from fedutils.tff import tff
 
 
-def run_rounds(
-    experiment: Experiment,
-    task: Task,
-    training: dict,
-    process,
-    messages: Messages,
-    seed: int,
-    folder: Path,
-    label: str,
-) -> dict:
+class Federation(NamedTuple):
+    """A federated algorithm of an experiment, built: what the runs of all its seeds share.
+
+    Attributes
+    ----------
+    experiment : Experiment
+    task : Task
+    training : dict
+        The algorithm's own, see `fedutils.experiment_file.Experiment`.
+    process : LearningProcess or StatefulProcess
+    messages : Messages
+        Of the process.
+    """
+
+    experiment: Experiment
+    task: Task
+    training: dict
+    process: tff.learning.templates.LearningProcess | StatefulProcess
+    messages: Messages
+
+    def open(self, seed: int) -> tuple[Rounds, Clients]:
+        """Return how the rounds of a seed go, and the hospitals that take part in them."""
+        sizes = self.task.count_examples(seed)
+        rounds = plan_rounds(self.experiment, self.training, sizes, seed, self.messages)
+        return rounds, rounds.wrap(self.task.make_clients(seed, self.training))
+
+    def train(
+        self,
+        rounds: Rounds,
+        clients: Clients,
+        network: keras.Model,
+        validation,
+        *,
+        seed: int,
+        folder: Path,
+        label: str,
+        num_rounds: int | None = None,
+    ) -> Run:
+        """Train a network over the clients, all rounds or the first ones; see `train_federated`."""
+        return train_federated(
+            self.process,
+            network,
+            clients,
+            validation,
+            num_rounds=self.training["num_rounds"] if num_rounds is None else num_rounds,
+            participants=rounds.participants,
+            choose_by=self.training["choose_by"],
+            seed=seed,
+            folder=folder,
+            label=label,
+        )
+
+
+def run_rounds(federation: Federation, seed: int, folder: Path, label: str) -> dict:
     """Run a federated algorithm whose hospitals share one model.
 
     The best round up to a reported one is found by stopping there, and going on: a run that is stopped and
     resumed is the run that never was.
     """
-    plan = plan_rounds(experiment, training, task.count_examples(seed), seed, messages)
-    clients = plan.wrap(task.make_clients(seed, training))
-    stops = [r for r in experiment.report_rounds if r < training["num_rounds"]]
+    task, planned = federation.task, federation.training["num_rounds"]
+    rounds, clients = federation.open(seed)
+    stops = [r for r in federation.experiment.report_rounds if r < planned]
     reported = {}
-    for stop in (*stops, training["num_rounds"]):
+    for stop in (*stops, planned):
         network, file = task.build_model(seed), folder / f"report_{stop}.npz"
         if stop in stops and file.exists():
             run = load_run(file, stop)
             set_weights(network, run.weights)
         else:
-            run = train_federated(
-                process,
-                network,
+            run = federation.train(
+                rounds,
                 clients,
+                network,
                 lambda model: task.validate(model, seed),
-                num_rounds=stop,
-                participants=plan.participants,
-                choose_by=training["choose_by"],
                 seed=seed,
                 folder=folder,
                 label=label,
+                num_rounds=stop,
             )
             if stop in stops:
                 save_run(file, run)
@@ -62,13 +108,20 @@ def run_rounds(
             "best_round": run.best + 1,
             **task.describe_shared(task.test(network, seed), seed),
         }
-    last = reported.pop(training["num_rounds"])
+    last = reported.pop(planned)
     return {
-        **describe_run(task, run, seed, "round", training["local_epochs"]),
+        **describe_rounds(federation, rounds, run, seed),
         **last,
         "after": {str(stop): value for stop, value in reported.items()},
+    }
+
+
+def describe_rounds(federation: Federation, rounds: Rounds, run: Run, seed: int) -> dict:
+    """Return what a result says of a federation: `describe_run`, who took part, and at what cost."""
+    return {
+        **describe_run(federation.task, run, seed, "round", federation.training["local_epochs"]),
         "participants": [entry["clients"] for entry in run.history],
-        **plan.measure(run),
+        **rounds.measure(run),
     }
 
 

@@ -7,6 +7,7 @@ algorithm after each seed. A run that is killed goes on from its last round; wha
 import fedutils.quiet  # noqa: F401  (first: it quietens the import of TensorFlow)
 
 # isort: split
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,11 +19,12 @@ from fedutils.errors import InputError
 from fedutils.experiment_file import ALONE, Experiment, load_experiment
 from fedutils.experiment_personal_runs import check_personal, choose_at_home, run_fine_tune, run_own
 from fedutils.experiment_rounds import choose_asked
-from fedutils.experiment_runs import run_central, run_local, run_rounds
+from fedutils.experiment_runs import Federation, run_central, run_local, run_rounds
 from fedutils.experiment_task import Task, load_task
 from fedutils.results import git_commit, machine, to_json, versions, write_atomic
 from fedutils.runs import run_folder
 from fedutils.stateful import has_personal_weights
+from fedutils.study import load_study
 
 # What an experiment may name. Models of each hospital's own are measured on its own images, which is another
 # question: `check_personal` refuses them where hospitals hold out none.
@@ -80,6 +82,29 @@ def run_experiment(
     return {name: _run_family(experiment, task, name, seeds, folder) for name in algorithms}
 
 
+def collect(source: Path | str | dict, *, train_missing: bool = True) -> list[dict]:
+    """Return the results of an experiment, local first and central last, run or only read.
+
+    Parameters
+    ----------
+    source : Path, str or dict
+        See `fedutils.experiment_file.load_experiment`.
+    train_missing : bool
+        Whether to run what the results of the current run do not hold; else they are returned as they are,
+        however many.
+
+    Raises
+    ------
+    InputError
+        As `run_experiment`, or if a result is damaged.
+    """
+    if train_missing:
+        run_experiment(source)
+    wanted = load_experiment(source)
+    records = load_study(paths.results_dir() / "experiments")
+    return [r for r in records if r["experiment"] == wanted.name and r["algorithm"] in wanted.algorithms]
+
+
 def _pick(what, asked, known):
     if asked is None:
         return tuple(known)
@@ -93,39 +118,39 @@ def _pick(what, asked, known):
 
 
 def _run_family(experiment, task, algorithm, seeds, folder) -> dict:
-    """Run every seed of one algorithm; write the result after each."""
+    """Run every seed of one algorithm that its result does not hold; write the result after each."""
     name = f"{experiment.name}-{algorithm}"
-    settings, training = experiment.describe(algorithm), experiment.algorithms[algorithm]
     kept = {seed: _find_folder(experiment, task, algorithm, seed) for seed in experiment.seeds}
     path = folder / f"{name}.json"
     runs = _read_finished(path, {str(seed): run.name for seed, run in kept.items()})
-    trainer, record = None, None
-    for seed in seeds:
-        if str(seed) not in runs:
-            trainer = trainer or _prepare(experiment, task, training)
-            measured = trainer(seed, kept[seed], f"{name}, seed {seed}")
-            runs[str(seed)] = {
-                "run": kept[seed].name,
-                "git": git_commit(),
-                "machine": machine(),
-                **measured,
-            }
-        record = {
-            "name": name,
-            "title": experiment.title,
-            "experiment": experiment.name,
-            "algorithm": algorithm,
-            "settings": settings,
-            "seeds": sorted(map(int, runs)),
-            "seeds_planned": list(experiment.seeds),
-            "rounds_planned": training["num_rounds"],
-            "data": task.provenance,
-            "runs": runs,
-            "summary": summarise_runs(task, [runs[key] for key in sorted(runs, key=int)]),
-            "versions": versions(),
-        }
-        write_atomic(path, to_json(record).encode())
-    return json.loads(to_json(record))
+    missing, told = [seed for seed in seeds if str(seed) not in runs], None
+    trainer = _prepare(experiment, task, experiment.algorithms[algorithm]) if missing else None
+    for seed in missing:
+        measured = trainer(seed, kept[seed], f"{name}, seed {seed}")
+        runs[str(seed)] = {"run": kept[seed].name, "git": git_commit(), "machine": machine(), **measured}
+        told = _write(path, experiment, task, algorithm, runs)
+    return told or _write(path, experiment, task, algorithm, runs)
+
+
+def _write(path, experiment, task, algorithm, runs) -> dict:
+    """Write the result of those seeds that were run, and return it as it will be read."""
+    record = {
+        "name": path.stem,
+        "title": experiment.title,
+        "experiment": experiment.name,
+        "algorithm": algorithm,
+        "settings": experiment.describe(algorithm),
+        "seeds": sorted(map(int, runs)),
+        "seeds_planned": list(experiment.seeds),
+        "rounds_planned": experiment.algorithms[algorithm]["num_rounds"],
+        "data": task.provenance,
+        "runs": runs,
+        "summary": summarise_runs(task, [runs[key] for key in sorted(runs, key=int)]),
+        "versions": versions(),
+    }
+    told = to_json(record)
+    write_atomic(path, told.encode())
+    return json.loads(told)
 
 
 def _find_folder(experiment, task, algorithm, seed) -> Path:
@@ -145,10 +170,9 @@ def _read_finished(path, names) -> dict[str, dict]:
 
 def _prepare(experiment: Experiment, task: Task, training: dict):
     """Return a function from (seed, folder, label) to what the run measured."""
-    if training["algorithm"] == "local":
-        return lambda seed, folder, label: run_local(task, training, seed, folder, label)
-    if training["algorithm"] == "central":
-        return lambda seed, folder, label: run_central(task, training, seed, folder, label)
+    if training["algorithm"] in ALONE:
+        alone = {"local": run_local, "central": run_central}[training["algorithm"]]
+        return functools.partial(alone, task, training)
     start = training["start_from"]
     federated = experiment.algorithms[start] if start else training
     model = task.build_model(experiment.seeds[0])
@@ -168,15 +192,17 @@ def _prepare(experiment: Experiment, task: Task, training: dict):
         num_clients=len(task.count_examples(experiment.seeds[0])),
         at_home=choose_at_home(model, federated),
     )
-    messages = measure_messages(process)
-
-    def run(seed, folder, label):
-        common = (experiment, task, training, process, messages, seed, folder, label)
-        if start:
-            return run_fine_tune(*common, start_folder=_find_folder(experiment, task, start, seed))
-        return run_own(*common) if has_personal_weights(process) else run_rounds(*common)
-
-    return run
+    federation = Federation(experiment, task, federated, process, measure_messages(process))
+    if start:
+        return lambda seed, folder, label: run_fine_tune(
+            federation,
+            training,
+            seed,
+            folder,
+            label,
+            start_folder=_find_folder(experiment, task, start, seed),
+        )
+    return functools.partial(run_own if has_personal_weights(process) else run_rounds, federation)
 
 
 def summarise_runs(task: Task, runs: Sequence[dict]) -> dict:

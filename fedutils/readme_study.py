@@ -18,9 +18,8 @@ def build_study(folder: Path, settings: dict) -> str:
         The parameters of notebook 08, which name the experiments.
     """
     plans = [load_experiment(name) for name in settings["experiments"]]
-    records = load_study(folder) if any(folder.glob("*.json")) else []
     planned = {plan.name for plan in plans}
-    records = [record for record in records if record["experiment"] in planned]
+    records = [record for record in load_study(folder) if record["experiment"] in planned]
     rows = summarise_study(settings["experiments"], records)
     if not records:
         return f"{count_done(rows)}: `fedutils experiment {' '.join(settings['experiments'])}` runs them."

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from fedutils.data.federated_cases import EVERYONE
-from fedutils.study import NAMES, list_runs
+from fedutils.study import NAMES, PHANTOM_NOTE, format_spread, list_runs
 from fedutils.study_costs import MB
 
 _NOTE = (
@@ -12,7 +12,6 @@ _NOTE = (
     "patients: mean over hospitals, each by the model that it uses; lowest: the hospital with the lowest "
     "Dice. A region that only truth or prediction has counts as Dice 0 and as the diagonal of the case."
 )
-_PHANTOM = " The phantom is a drawing: no clinical statement follows from its numbers."
 
 
 def build_segmentation_table(records: Sequence[dict]) -> str:
@@ -29,24 +28,19 @@ def build_segmentation_table(records: Sequence[dict]) -> str:
         cells = [
             record["title"],
             NAMES.get(record["algorithm"], record["algorithm"]),
-            _cell(told["dice"], 3),
-            f"{_cell(told[f'hd95_{unit}'], 1)} {unit}",
-            _cell(told["own"], 3),
-            _cell(told["worst"], 3),
+            format_spread(told["dice"], 3, scale=1),
+            f"{format_spread(told[f'hd95_{unit}'], 1, scale=1)} {unit}",
+            format_spread(told["own"], 3, scale=1),
+            format_spread(told["worst"], 3, scale=1),
             "–" if sent is None else f"{sent / MB:.3g}",
             f"{min(run['rounds_done'] for run in runs)} of {runs[0]['rounds_planned']} {runs[0]['unit']}s",
             f"{len(record['seeds'])} of {len(record['seeds_planned'])}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     drawn = any(record["data"]["source"] == "phantom" for record in records)
-    return "\n".join([*lines, "", _NOTE + (_PHANTOM if drawn else "")])
+    return "\n".join([*lines, "", _NOTE + (f" {PHANTOM_NOTE}" if drawn else "")])
 
 
 def find_unit(record: dict) -> str:
     """Return in what distances are: mm, or voxels where the files do not say how large one is."""
     return "mm" if "hd95_mm" in record["summary"][EVERYONE] else "voxels"
-
-
-def _cell(value, digits) -> str:
-    spread = f" ± {value['std']:.{digits}f}" if len(value["values"]) > 1 else ""  # one seed has none
-    return f"{value['mean']:.{digits}f}{spread}"

@@ -5,7 +5,7 @@ not there stays in every list, without seeds.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fedutils.errors import InputError
@@ -27,6 +27,7 @@ NAMES = {
     "mimelite": "MimeLite",
     "central": "central",
 }
+PHANTOM_NOTE = "The phantom is a drawing: no clinical statement follows from its numbers."
 SHOWN = ("accuracy", "f1", "auc", "worst", "own_mixture")
 
 
@@ -36,18 +37,15 @@ def load_study(folder: Path) -> list[dict]:
     Parameters
     ----------
     folder : Path
-        Where `fedutils.experiments.run_experiment` wrote.
+        Where `fedutils.experiments.run_experiment` wrote; there may be nothing yet.
 
     Raises
     ------
     InputError
-        If there is no result, or a file is not one.
+        If a file is not one.
     """
-    files = sorted(Path(folder).glob("*.json"))
-    if not files:
-        raise InputError(f"{folder}: expected results of experiments, found none; run fedutils experiment")
     records = []
-    for file in files:
+    for file in sorted(Path(folder).glob("*.json")):
         try:
             record = json.loads(file.read_text())
             records.append((record["experiment"], rank(record["algorithm"]), record))
@@ -59,15 +57,43 @@ def load_study(folder: Path) -> list[dict]:
     return [record for *_, record in sorted(records, key=lambda item: item[:2])]
 
 
-def rank(algorithm: str) -> tuple[float, str]:
-    """Return what sorts algorithms as `NAMES` does, those unknown before central."""
-    names = list(NAMES)
+def rank(algorithm: str, names: Iterable[str] = NAMES) -> tuple[float, str]:
+    """Return what sorts algorithms in the order of `names`, those unknown before the last, central."""
+    names = list(names)
     return names.index(algorithm) if algorithm in names else len(names) - 1.5, algorithm
 
 
 def list_runs(record: dict) -> list[dict]:
     """Return the runs of a result, by seed."""
     return [record["runs"][str(seed)] for seed in record["seeds"]]
+
+
+def list_partitions(records: Sequence[dict]) -> dict[str, list[dict]]:
+    """Return by experiment who held what, a dict a seed; algorithms of an experiment share it."""
+    first = {record["experiment"]: record for record in reversed(records)}
+    return {name: [run["partition"] for run in list_runs(record)] for name, record in first.items()}
+
+
+def list_commits(records: Sequence[dict]) -> list[str]:
+    """Return the commits that made the runs, sorted."""
+    return sorted({run["git"]["commit"] for record in records for run in list_runs(record)})
+
+
+def format_spread(value: dict, digits: int = 1, *, scale: float = 100, sign: str = "") -> str:
+    """Return mean ± standard deviation of `fedutils.metrics.summarise`; one seed has no deviation.
+
+    Parameters
+    ----------
+    value : dict
+    digits : int
+        After the point.
+    scale : float
+        100 shows per cent.
+    sign : str
+        "+" shows the sign of a positive mean.
+    """
+    spread = f" ± {scale * value['std']:.{digits}f}" if len(value["values"]) > 1 else ""
+    return f"{scale * value['mean']:{sign}.{digits}f}{spread}"
 
 
 def shorten_title(title: str) -> str:

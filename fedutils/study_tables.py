@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from fedutils.errors import InputError
-from fedutils.study import NAMES, list_runs, rank, shorten_title
+from fedutils.study import NAMES, PHANTOM_NOTE, format_spread, list_runs, rank, shorten_title
 from fedutils.study_costs import CLOCKS, MB
 
 _NOTHING = "–"
@@ -63,8 +63,7 @@ def build_study_table(
         "Mean ± standard deviation over seeds, of the round (or epoch) that is best on validation images. "
         "Worst hospital: of the models, where each hospital has its own, the worst on all test images. On "
         "its own mixture: the accuracy to expect on a hospital's mixture of classes, the lowest of all "
-        "hospitals."
-        + (" The phantom is a drawing: no clinical statement follows from its numbers." if phantom else ""),
+        "hospitals." + (f" {PHANTOM_NOTE}" if phantom else ""),
     ]
     return "\n".join(lines)
 
@@ -77,10 +76,7 @@ def title_of(record) -> str:
 
 
 def _cell(value) -> str:
-    if value is None:
-        return _NOTHING
-    spread = f" ± {100 * value['std']:.1f}" if len(value["values"]) > 1 else ""  # one seed has none
-    return f"{100 * value['mean']:.1f}{spread}"
+    return _NOTHING if value is None else format_spread(value)
 
 
 def _up(run) -> str:
@@ -145,14 +141,9 @@ def _grid_cell(row, key, after) -> str:
         value = told and told["deduplicated"][key]
     if value is None:
         return _NOTHING
-    text = _signed(value) if key == "against_central" else _cell(value)
+    text = format_spread(value, sign="+" if key == "against_central" else "")
     done, planned = len(value["values"]), len(row["seeds_planned"])
     return text if done == planned else f"{text} ({done} of {planned} seeds)"
-
-
-def _signed(value) -> str:
-    spread = f" ± {100 * value['std']:.1f}" if len(value["values"]) > 1 else ""
-    return f"{100 * value['mean']:+.1f}{spread}"
 
 
 def count_done(rows: Sequence[dict]) -> str:

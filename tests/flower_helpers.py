@@ -38,6 +38,13 @@ def make_hospitals(root, names=NAMES):
     return [HospitalPlace(name, k, root / "hospitals" / name) for k, name in enumerate(names)]
 
 
+def make_task(root, names=NAMES):
+    """Write a model, validation images and hospitals; return the folder and the hospitals' places."""
+    places = make_hospitals(root, names)
+    save_small_model(root / "small.keras")
+    return root, places
+
+
 def save_small_model(path):
     """Write a small classifier as ``fedutils`` saves them."""
     from fedutils.model_file import save_model

@@ -1,11 +1,11 @@
 """A model for each hospital: what is held out never trains, and each is measured at its own hospital."""
 
-import copy
 import json
 
 import numpy as np
 import pytest
 import yaml
+from experiment_contents import change_content
 
 from fedutils import centralized, experiment_personal, personalise, runtime
 from fedutils.algorithms import build_process
@@ -24,7 +24,7 @@ from fedutils.experiment_personal_tables import (
     list_hospitals,
     summarise_personal,
 )
-from fedutils.experiment_runs import run_central, run_local, run_rounds
+from fedutils.experiment_runs import Federation, run_central, run_local, run_rounds
 from fedutils.metrics import summarise
 from fedutils.plots_personal import (
     HospitalViewer,
@@ -45,13 +45,7 @@ SMOKE["partition"]["minimum"] = 14
 
 def change(path, value):
     """Return the smoke experiment with one value changed."""
-    content = copy.deepcopy(SMOKE)
-    *sections, key = path.split(".")
-    inner = content
-    for section in sections:
-        inner = inner[section]
-    inner[key] = value
-    return {"name": "personal", **content}
+    return {"name": "personal", **change_content(SMOKE, path, value)}
 
 
 def make_images(count, seed):
@@ -314,7 +308,7 @@ def federation():
                 decay_rounds=training["num_rounds"],
                 at_home=choose_at_home(model, training),
             )
-        return experiment, task, training, processes[name], Messages(8, 4)
+        return Federation(experiment, task, training, processes[name], Messages(8, 4))
 
     return find
 
@@ -328,19 +322,18 @@ def without_clocks(told):
 @pytest.fixture(scope="module")
 def fedavg(federation, tmp_path_factory):
     folder = tmp_path_factory.mktemp("fedavg")
-    return folder, run_rounds(*federation("fedavg"), 0, folder, "FedAvg")
+    return folder, run_rounds(federation("fedavg"), 0, folder, "FedAvg")
 
 
 def test_with_nothing_at_home_and_with_no_epoch_of_tuning_each_hospital_has_fedavg(
     federation, fedavg, tmp_path
 ):
     folder, shared = fedavg
-    nothing = run_own(*federation("nothing"), 0, tmp_path / "nothing", "nothing")
+    nothing = run_own(federation("nothing"), 0, tmp_path / "nothing", "nothing")
     assert nothing["validation"]["accuracy"] == pytest.approx(shared["validation"]["accuracy"])
-    experiment, task, _, process, messages = federation("fedavg")
-    untouched = experiment.algorithms["fine_tune"] | {"num_rounds": 0}
-    common = (experiment, task, untouched, process, messages, 0, tmp_path / "tuned", "tuned")
-    tuned = run_fine_tune(*common, start_folder=folder)
+    start = federation("fedavg")
+    untouched = start.experiment.algorithms["fine_tune"] | {"num_rounds": 0}
+    tuned = run_fine_tune(start, untouched, 0, tmp_path / "tuned", "tuned", start_folder=folder)
     for told in (nothing, tuned):
         assert told["hospitals"]["own"] == shared["hospitals"]["own"] and told["own"] == shared["own"]
         assert told["test"]["public"]["accuracy"] == pytest.approx(shared["test"]["public"]["accuracy"])
@@ -351,12 +344,11 @@ def test_with_nothing_at_home_and_with_no_epoch_of_tuning_each_hospital_has_feda
 def test_fine_tuning_starts_from_fedavg_and_goes_on_where_it_was_stopped(
     federation, fedavg, tmp_path, monkeypatch
 ):
-    experiment, task, _, process, messages = federation("fedavg")
-    training = experiment.algorithms["fine_tune"]
+    start = federation("fedavg")
+    task, training = start.task, start.experiment.algorithms["fine_tune"]
 
     def run(place):
-        common = (experiment, task, training, process, messages, 0, tmp_path / place, place)
-        return run_fine_tune(*common, start_folder=fedavg[0])
+        return run_fine_tune(start, training, 0, tmp_path / place, place, start_folder=fedavg[0])
 
     real, asked = task.tune, []
 
@@ -382,11 +374,12 @@ def test_fine_tuning_starts_from_fedavg_and_goes_on_where_it_was_stopped(
 def test_models_at_home_are_resumed_to_the_bit_and_tested_where_they_are_at_home(
     federation, tmp_path, monkeypatch
 ):
-    experiment, task, training, *rest = federation("fedper")
+    fedper = federation("fedper")
+    task = fedper.task
 
     def run(place, num_rounds):
-        changed = training | {"num_rounds": num_rounds}
-        return run_own(experiment, task, changed, *rest, 0, tmp_path / place, place)
+        changed = fedper._replace(training=fedper.training | {"num_rounds": num_rounds})
+        return run_own(changed, 0, tmp_path / place, place)
 
     run("stopped", 1)
     seen, real = [], task.test

@@ -17,9 +17,8 @@ from flower_helpers import (
     SIDE,
     find_port,
     flower_processes,
-    make_hospitals,
     make_settings,
-    save_small_model,
+    make_task,
 )
 from flwr.app import Error, Message
 
@@ -39,10 +38,7 @@ PATHS = {"model": "m.keras", "validation": "v", "out": "o"}
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):
     """Give a folder with a model and validation images, and three hospitals."""
-    root = tmp_path_factory.mktemp("flower")
-    places = make_hospitals(root)
-    save_small_model(root / "small.keras")
-    return root, places
+    return make_task(tmp_path_factory.mktemp("flower"))
 
 
 class ScriptedGrid(LocalGrid):
@@ -418,8 +414,7 @@ def read_history(root):
 def test_two_hospitals_train_over_superlink_and_supernodes_with_tls_and_keys(tmp_path):
     from fedutils.model_file import load_model
 
-    places = make_hospitals(tmp_path, ("alpha", "beta"))
-    save_small_model(tmp_path / "small.keras")
+    _, places = make_task(tmp_path, ("alpha", "beta"))
     make_certificates(tmp_path / "certificates")
     server = tmp_path / "certificates" / "server"
     port = find_port()
@@ -449,8 +444,7 @@ def test_two_hospitals_train_over_superlink_and_supernodes_with_tls_and_keys(tmp
 
 
 def test_the_simulation_engine_trains_the_folders_as_hospitals(tmp_path):
-    make_hospitals(tmp_path, ("alpha", "beta"))
-    save_small_model(tmp_path / "small.keras")
+    make_task(tmp_path, ("alpha", "beta"))
     port = find_port()
     options = ["--simulated-hospitals", tmp_path / "hospitals", "--simulation-port", port]
     write_app(tmp_path, port, 2, *options)

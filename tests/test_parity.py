@@ -12,7 +12,7 @@ import yaml
 
 pytest.importorskip("flwr", reason="Flower is not installed: run make setup")
 
-from flower_helpers import NAMES, make_hospitals, make_settings, save_small_model
+from flower_helpers import NAMES, make_settings, make_task
 from hospital_helpers import make_all_certificates, running
 
 from fedutils import runtime
@@ -35,10 +35,7 @@ NEAR = 1e-5
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):
     """Give a folder with a model and validation images, and three hospitals of unequal numbers of cases."""
-    root = tmp_path_factory.mktemp("parity")
-    places = make_hospitals(root)
-    save_small_model(root / "small.keras")
-    return root, places
+    return make_task(tmp_path_factory.mktemp("parity"))
 
 
 @pytest.fixture(scope="module")
