@@ -22,7 +22,7 @@ from fedutils.plots_models import (
     turn_slice,
 )
 from fedutils.plots_study import choose_line
-from fedutils.segmentation_table import find_unit
+from fedutils.segmentation_study import find_unit
 from fedutils.study import NAMES, list_runs
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from fedutils import paths
 from fedutils.models.registry import NETWORKS
 from fedutils.profiles import load_profile
 from fedutils.readme_network import tell_network
+from fedutils.readme_segmentation import build_federated_segmentation
 from fedutils.readme_study import build_study
 from fedutils.results import write_atomic
 
@@ -303,12 +304,16 @@ def replace_block(text: str, name: str, content: str) -> str:
 
 def build_blocks() -> dict[str, str]:
     """Return the content of every measured block of the README, by name."""
-    results = paths.ROOT / "results"
+    results, settings = paths.ROOT / "results", load_profile("thesis")
+    studied = results / "experiments"
     return {
         "results": build_table(results),
         "choices": build_choices(results),
-        "study": build_study(results / "experiments", load_profile("thesis")["08_heterogeneity"]),
+        "study": build_study(studied, settings["08_heterogeneity"]),
         "segmentation": build_outlines(results),
+        "federated segmentation": build_federated_segmentation(
+            studied, settings["07_federated_segmentation"]
+        ),
         "what runs": build_matrix(paths.ROOT / "tests" / "what_runs.json"),
         "benchmarks": build_costs(paths.ROOT / "benchmarks" / "results.json"),
     }

@@ -1,46 +1,112 @@
-"""The table of federated segmentations: hospitals alone, federated and central side by side."""
+"""The tables of federated segmentation, as Markdown: what was reached, and by whom."""
 
 from collections.abc import Sequence
 
 from fedutils.data.federated_cases import EVERYONE
-from fedutils.study import NAMES, PHANTOM_NOTE, format_spread, list_runs
+from fedutils.study import PHANTOM_NOTE, format_spread, note_missing
 from fedutils.study_costs import MB
 
-_NOTE = (
-    "Mean ± standard deviation over seeds, of the round (or epoch) that is best on validation patients; each "
-    "seed tests other patients. On all test patients, local is the mean over hospitals' models. On own "
-    "patients: mean over hospitals, each by the model that it uses; lowest: the hospital with the lowest "
-    "Dice. A region that only truth or prediction has counts as Dice 0 and as the diagonal of the case."
+_NOTHING = "–"
+NOTE = (
+    "Mean ± standard deviation over seeds, of the round (or epoch) that is best on validation patients; "
+    "each seed tests other patients. On all test patients, local is the mean over hospitals' models. Less "
+    "central: Dice on all test patients, seed by seed. Lowest hospital: the one with the lowest Dice on "
+    "its own patients, by the model that it uses. A region that only truth or prediction has counts as "
+    "Dice 0 and as the diagonal of the case. What this does not show: differences smaller than what other "
+    "patients would make, since an institution has few of them a seed."
 )
 
 
-def build_segmentation_table(records: Sequence[dict]) -> str:
-    """Return the table as Markdown, one line a record of `fedutils.experiments.run_experiment`."""
-    lines = [
-        "| experiment | training | Dice, all test patients | HD95, all test patients | Dice, own patients "
-        "| Dice, lowest hospital | MB up, a hospital and round | rounds done of planned | seeds |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for record in records:
-        told, runs = record["summary"][EVERYONE], list_runs(record)
-        unit = find_unit(record)
-        sent = (runs[0].get("bytes") or {}).get("up_per_client")
-        cells = [
-            record["title"],
-            NAMES.get(record["algorithm"], record["algorithm"]),
-            format_spread(told["dice"], 3, scale=1),
-            f"{format_spread(told[f'hd95_{unit}'], 1, scale=1)} {unit}",
-            format_spread(told["own"], 3, scale=1),
-            format_spread(told["worst"], 3, scale=1),
-            "–" if sent is None else f"{sent / MB:.3g}",
-            f"{min(run['rounds_done'] for run in runs)} of {runs[0]['rounds_planned']} {runs[0]['unit']}s",
-            f"{len(record['seeds'])} of {len(record['seeds_planned'])}",
-        ]
+def build_tables(rows: Sequence[dict]) -> str:
+    """Return all tables of this file as Markdown, each with its title; see `build_segmentation_table`."""
+    tables = {"Dice and 95 % Hausdorff distance of test patients": build_segmentation_table(rows)}
+    for source in dict.fromkeys(row["source"] for row in rows):
+        own = [row for row in rows if row["source"] == source]
+        if table := build_institutions_table(own):
+            unit = next(row["distance"] for row in own if row["seeds"])
+            tables[f"Institution by institution, {source}: Dice, and HD95 in {unit}"] = table
+    if table := build_regions_table(rows):
+        tables["Region by region: Dice, and HD95"] = table
+    return "\n\n".join(f"**{title}**\n\n{table}" for title, table in tables.items())
+
+
+def build_segmentation_table(rows: Sequence[dict]) -> str:
+    """Return what was reached as Markdown, a line a training of each experiment.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        From `fedutils.segmentation_study.summarise_segmentations`.
+    """
+    heads = (
+        *("experiment", "training", "Dice", "less central", "HD95", "Dice, own patients", "lowest hospital"),
+        *("MB up, a hospital and round", "rounds"),
+    )
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for row in rows:
+        cells = [row["title"], row["name"]]
+        if row["seeds"]:
+            told, apart = row["summary"][EVERYONE], row["against_central"]
+            cells += [
+                format_spread(told["dice"], 3, scale=1) + note_missing(row["seeds"], row["seeds_planned"]),
+                _NOTHING if apart is None else format_spread(apart, 3, scale=1, sign="+"),
+                f"{format_spread(told['hd95'], 1, scale=1)} {row['distance']}",
+                format_spread(told["own"], 3, scale=1),
+                format_spread(told["worst"], 3, scale=1),
+                _NOTHING if row["up"] is None else f"{row['up'] / MB:.3g}",
+                f"{min(row['rounds_done'])} of {row['rounds_planned']} {row['unit']}s",
+            ]
+        else:
+            cells += ["not run", *[_NOTHING] * (len(heads) - len(cells) - 1)]
         lines.append(f"| {' | '.join(cells)} |")
-    drawn = any(record["data"]["source"] == "phantom" for record in records)
-    return "\n".join([*lines, "", _NOTE + (f" {PHANTOM_NOTE}" if drawn else "")])
+    return "\n".join([*lines, "", NOTE + _note_phantom(rows)])
 
 
-def find_unit(record: dict) -> str:
-    """Return in what distances are: mm, or voxels where the files do not say how large one is."""
-    return "mm" if "hd95_mm" in record["summary"][EVERYONE] else "voxels"
+def build_institutions_table(rows: Sequence[dict]) -> str | None:
+    """Return Dice and HD95 institution by institution as Markdown, or None where none was tested apart.
+
+    The rows are of one source. A line is a network and a training. Where the institution of a column trained
+    nobody, the line says so; then each column is an experiment of its own.
+    """
+    lines = {}
+    for row in rows:
+        left_out = ", institution left out" if row["held_out"] else ""
+        for part, told in (row["summary"] or {}).items():
+            if part != EVERYONE:
+                line = lines.setdefault(f"{row['network']}, {row['name']}{left_out}", {})
+                line[part] = (
+                    f"{format_spread(told['dice'], 3, scale=1)}, {told['hd95']['mean']:.1f}"
+                    + note_missing(row["seeds"], row["seeds_planned"])
+                )
+    if not lines:
+        return None
+    return _set_grid(lines, sorted({part for line in lines.values() for part in line}))
+
+
+def build_regions_table(rows: Sequence[dict]) -> str | None:
+    """Return Dice and HD95 by region as Markdown, or None where there is one region only."""
+    lines, heads = {}, {}
+    for row in rows:
+        told = (row["summary"] or {}).get(EVERYONE, {})
+        regions = [key.removeprefix("dice_") for key in told if key.startswith("dice_")]
+        if len(regions) > 1:
+            heads |= dict.fromkeys(region.upper() for region in regions)
+            lines[f"{row['title']}: {row['name']}"] = {
+                region.upper(): f"{format_spread(told[f'dice_{region}'], 3, scale=1)}, "
+                f"{told[f'hd95_{region}']['mean']:.1f} {row['distance']}"
+                + note_missing(row["seeds"], row["seeds_planned"])
+                for region in regions
+            }
+    return _set_grid(lines, list(heads)) if lines else None
+
+
+def _set_grid(lines: dict[str, dict[str, str]], columns: Sequence[str]) -> str:
+    cells = [[name, *(line.get(column, _NOTHING) for column in columns)] for name, line in lines.items()]
+    return "\n".join(
+        [f"| training | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
+        + [f"| {' | '.join(line)} |" for line in cells]
+    )
+
+
+def _note_phantom(rows) -> str:
+    return f" {PHANTOM_NOTE}" if any(row["source"] == "phantom" for row in rows) else ""

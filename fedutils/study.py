@@ -96,6 +96,11 @@ def format_spread(value: dict, digits: int = 1, *, scale: float = 100, sign: str
     return f"{scale * value['mean']:{sign}.{digits}f}{spread}"
 
 
+def note_missing(done: Sequence, planned: Sequence) -> str:
+    """Return what a number is followed by where seeds are missing, such as " (1 of 3 seeds)"."""
+    return "" if len(done) == len(planned) else f" ({len(done)} of {len(planned)} seeds)"
+
+
 def shorten_title(title: str) -> str:
     """Leave out of a title what all columns share: "Brain tumour MRI, IID" is called IID."""
     return title.partition(", ")[2] or title

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from fedutils.errors import InputError
-from fedutils.study import NAMES, PHANTOM_NOTE, format_spread, list_runs, rank, shorten_title
+from fedutils.study import NAMES, PHANTOM_NOTE, format_spread, list_runs, note_missing, rank, shorten_title
 from fedutils.study_costs import CLOCKS, MB
 
 _NOTHING = "–"
@@ -142,8 +142,7 @@ def _grid_cell(row, key, after) -> str:
     if value is None:
         return _NOTHING
     text = format_spread(value, sign="+" if key == "against_central" else "")
-    done, planned = len(value["values"]), len(row["seeds_planned"])
-    return text if done == planned else f"{text} ({done} of {planned} seeds)"
+    return text + note_missing(value["values"], row["seeds_planned"])
 
 
 def count_done(rows: Sequence[dict]) -> str:

@@ -33,6 +33,7 @@ LAYERS = (
         "profiles",
         "readme",
         "readme_network",
+        "readme_segmentation",
         "readme_study",
         "replay",
         "report_pages",
@@ -84,6 +85,7 @@ LAYERS = (
         "study",
         "study_costs",
         "study_rates",
+        "segmentation_study",
     ),
     (
         "algorithms",

@@ -33,7 +33,13 @@ from fedutils.plots_federated_segmentation import (
     plot_predictions,
 )
 from fedutils.segmentation_pools import SlicePool, VolumePool
-from fedutils.segmentation_table import build_segmentation_table
+from fedutils.segmentation_study import summarise_segmentations
+from fedutils.segmentation_table import (
+    build_institutions_table,
+    build_regions_table,
+    build_segmentation_table,
+    build_tables,
+)
 
 BRATS_2020 = (129, 6, 15, 9, 22, 34, 12, 8, 4, 8, 14, 11, 35, 6, 13, 34, 9)
 # Slices of one phantom scanner over two hospitals, so small that a run takes seconds.
@@ -491,6 +497,7 @@ def records(scored):
         {
             "name": f"x-{algorithm}",
             "title": "X",
+            "experiment": "x",
             "algorithm": algorithm,
             "seeds": [0, 1],
             "seeds_planned": [0, 1, 2],
@@ -502,14 +509,54 @@ def records(scored):
     ]
 
 
+PLANNED = {**TINY, "name": "x", "title": "X", "seeds": [0, 1, 2]}
+
+
+def read_table(text):
+    """Return the lines of a Markdown table, each a dict by column, and what stands below."""
+    table, _, below = text.partition("\n\n")
+    heads, _, *lines = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines())
+    return [dict(zip(heads, line, strict=True)) for line in lines], below
+
+
 def test_the_table_says_what_was_measured_and_what_is_missing(records):
-    header, _, first, second, _, note = build_segmentation_table(records).splitlines()
-    cells = dict(zip(*([cell.strip() for cell in line.split("|")] for line in (header, first)), strict=True))
+    (local, fedavg, central), note = read_table(
+        build_segmentation_table(summarise_segmentations([PLANNED], records))
+    )
     dices = [(0.7 + 0.4 + 0.8) / 3, (0.3 + 0.4 + 0.8) / 3]
-    assert cells["Dice, all test patients"] == f"{np.mean(dices):.3f} ± {np.std(dices, ddof=1):.3f}"
-    assert cells["HD95, all test patients"].endswith("mm") and cells["seeds"] == "2 of 3"
-    assert cells["rounds done of planned"] == "2 of 3 rounds" and "local" in second
+    assert fedavg["Dice"] == f"{np.mean(dices):.3f} ± {np.std(dices, ddof=1):.3f} (2 of 3 seeds)"
+    assert fedavg["HD95"].endswith("mm") and fedavg["rounds"] == "2 of 2 rounds"
+    assert local["training"].startswith("local") and fedavg["less central"] == "–"
+    assert central["Dice"] == "not run" and central["HD95"] == "–"
     assert "no clinical statement" in note
+
+
+def test_a_federation_is_compared_with_central_training_seed_by_seed(records):
+    other = copy.deepcopy(records[0]) | {"algorithm": "central"}
+    other["runs"]["0"]["test"]["all"]["dice"] += 0.1
+    row = next(r for r in summarise_segmentations([PLANNED], [*records, other]) if r["algorithm"] == "fedavg")
+    assert row["against_central"]["values"] == pytest.approx([-0.1, 0]) and row["seeds"] == [0, 1]
+    assert row["network"] == "U-Net" and row["source"] == "phantom" and row["held_out"] is None
+
+
+def test_institutions_and_regions_have_tables_of_their_own(records):
+    rows = summarise_segmentations([PLANNED], records)
+    (_, fedavg), _ = read_table(build_institutions_table(rows))
+    assert list(fedavg) == ["training", "A", "B"] and fedavg["training"] == "U-Net, FedAvg"
+    of_a = records[0]["summary"]["A"]
+    assert fedavg["A"].startswith(f"{np.mean([0.7, 0.3]):.3f} ± ")
+    assert f", {of_a['hd95_mm']['mean']:.1f} (2 of 3" in fedavg["A"]
+    (_, of_regions), _ = read_table(build_regions_table(rows))
+    of_all = records[0]["summary"]["all"]
+    assert of_regions["training"] == "X: FedAvg" and set(of_regions) == {"training", "WT", "TC"}
+    assert of_regions["TC"].startswith(f"{of_all['dice_tc']['mean']:.3f} ± ")
+    assert f", {of_all['hd95_mm_tc']['mean']:.1f} mm" in of_regions["TC"]
+    left_out = [{**row, "held_out": "A"} for row in rows]
+    assert "FedAvg, institution left out" in build_institutions_table(left_out)
+    told = build_tables([*rows, *[{**row, "source": "kaggle_3m"} for row in rows]])
+    assert told.count("**Institution by institution, ") == 2 and "Dice, and HD95 in mm**" in told
+    alone = [{**row, "summary": None, "seeds": []} for row in rows]
+    assert build_institutions_table(alone) is None and build_regions_table(alone) is None
 
 
 def test_the_figure_shows_each_institution_that_has_a_test_patient_with_a_dot_a_seed(records):

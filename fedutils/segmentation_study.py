@@ -1,0 +1,86 @@
+"""The federated study of segmentation from its result files: what was planned, and what was measured.
+
+As `fedutils.study` for classification: what is planned and not there stays in every list, without seeds.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedutils.data.federated_cases import EVERYONE
+from fedutils.experiment_file import ALONE, Experiment, load_experiment
+from fedutils.models.registry import NETWORKS
+from fedutils.study import NAMES, compare_with_central, list_runs, rank
+
+
+def summarise_segmentations(experiments: Sequence[str | Path | dict], records: Sequence[dict]) -> list[dict]:
+    """Put what was planned beside what was done.
+
+    Parameters
+    ----------
+    experiments : sequence
+        The study, in order; see `fedutils.experiment_file.load_experiment`.
+    records : sequence of dict
+        From `fedutils.study.load_study` or `fedutils.experiments.collect`; those of other experiments are
+        left out.
+
+    Returns
+    -------
+    list of dict
+        One for each algorithm of each file: ``experiment`` and its ``title``, ``source``, ``network`` in
+        words and ``held_out``, the institution that trains nobody (or None); ``algorithm`` and its ``name``
+        in words; ``seeds`` done and ``seeds_planned``; ``rounds_planned`` (epochs without a federation).
+        Where a seed was done also ``rounds_done`` by seed, their ``unit``, the ``distance``'s (mm, or voxels
+        where the files do not say how large one is), and by part of the test (all, and each institution)
+        ``summary``: mean and standard deviation over seeds of ``dice``, ``hd95`` and, of regions,
+        ``dice_wt`` and so on; of all also ``own`` and ``worst``; ``against_central``, seed by seed; ``up``,
+        bytes of a hospital and round. Otherwise these are None.
+    """
+    found = {(record["experiment"], record["algorithm"]): record for record in records}
+    rows = []
+    for plan in map(load_experiment, experiments):
+        central = found.get((plan.name, "central"))
+        for algorithm in sorted(plan.algorithms, key=rank):
+            record = found.get((plan.name, algorithm))
+            rows.append({**_plan(plan, algorithm), **_tell(record, central)})
+    return rows
+
+
+def _plan(plan: Experiment, algorithm) -> dict:
+    training = plan.algorithms[algorithm]
+    passes = training["local_epochs"] if training["algorithm"] in ALONE else 1
+    return {
+        "experiment": plan.name,
+        "title": plan.title,
+        "source": "phantom" if plan.data["source"].startswith("phantom") else plan.data["source"],
+        "network": NETWORKS[plan.model["name"]].title,
+        "held_out": plan.data.get("held_out"),
+        "algorithm": algorithm,
+        "name": NAMES.get(algorithm, algorithm),
+        "seeds_planned": list(plan.seeds),
+        "rounds_planned": training["num_rounds"] * passes,
+    }
+
+
+def _tell(record, central) -> dict:
+    if record is None:
+        keys = ("rounds_done", "unit", "distance", "summary", "against_central", "up")
+        return {"seeds": [], **dict.fromkeys(keys)}
+    runs, unit = list_runs(record), find_unit(record)
+    return {
+        "seeds": record["seeds"],
+        "rounds_done": [run["rounds_done"] for run in runs],
+        "unit": runs[0]["unit"],
+        "distance": unit,
+        "summary": {
+            part: {key.replace(f"hd95_{unit}", "hd95"): value for key, value in told.items()}
+            for part, told in record["summary"].items()
+            if part != "after"
+        },
+        "against_central": compare_with_central(record, central, part=EVERYONE, metric="dice"),
+        "up": (runs[0].get("bytes") or {}).get("up_per_client"),
+    }
+
+
+def find_unit(record: dict) -> str:
+    """Return in what distances are: mm, or voxels where the files do not say how large one is."""
+    return "mm" if "hd95_mm" in record["summary"][EVERYONE] else "voxels"
