@@ -147,10 +147,14 @@ def plot_rates(families: dict[str, list[dict]]) -> Figure:
         From `fedutils.study_rates.group_rates`: of each value tried, ``value``, ``accuracy`` (None: not run)
         and whether it was ``chosen``.
     """
+    columns = min(len(families), 5)
+    lines = -(-len(families) // columns)
     fig, axes = plt.subplots(
-        1, len(families), figsize=(max(7.2, 1.5 * len(families)), 2.5), sharey=True, squeeze=False
+        lines, columns, figsize=(max(7.2, 1.5 * columns), 2.5 * lines), sharey=True, squeeze=False
     )
-    for ax, (name, tried) in zip(axes[0], families.items(), strict=True):
+    for ax in axes.flat[len(families) :]:
+        ax.axis("off")
+    for ax, (name, tried) in zip(axes.flat, families.items(), strict=False):
         done = [one for one in tried if one["accuracy"] is not None]
         ax.plot(
             [one["value"] for one in done], [one["accuracy"] for one in done], "-o", color=COLOURS[0], ms=4
@@ -176,10 +180,11 @@ def plot_rates(families: dict[str, list[dict]]) -> Figure:
         ax.xaxis.set_minor_locator(NullLocator())
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         ax.tick_params(axis="x", labelsize=7, labelrotation=45 if len(values) > 3 else 0)
-        ax.set_title(NAMES.get(name, name), fontsize=8)
+        ax.set_title(NAMES.get(name, name.replace("_", " ")), fontsize=8)
         ax.set_xlabel(tried[0]["setting"].replace("_", " "), fontsize=7)
         ax.yaxis.set_major_formatter(_PERCENT)
-    axes[0, 0].set_ylabel("best validation accuracy")
+    for ax in axes[:, 0]:
+        ax.set_ylabel("best validation accuracy")
     return fig
 
 

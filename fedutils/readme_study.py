@@ -37,7 +37,8 @@ def build_study(folder: Path, settings: dict) -> str:
     lines.append(
         f"{count_done(rows)[:1].upper()}{count_done(rows)[1:]}. "
         f"{plan.partition['num_clients']} hospitals, {training['num_rounds']} rounds of "
-        f"{training['local_epochs']} local epoch(s), as many passes where there is no federation; "
+        f"{training['local_epochs']} local epoch(s) where a title says no more, and as many passes where "
+        "there is no federation; "
         f"{plan.data['image_size']} px; {data['num_training']:,} images of "
         f"{'the real Brain Tumor MRI set' if data['source'] == 'brain_mri' else data['source']}, "
         f"{data['num_deduplicated']} de-duplicated test images. Mean ± standard deviation over seeds, which "
