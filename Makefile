@@ -1,7 +1,7 @@
 # Every target sets itself up first: on a fresh machine 'make reproduce' and 'make test' need nothing before them
 # but Python 3.11, git and make. Everything that is made stays inside this folder.
 #
-#   make reproduce [PROFILE=smoke|laptop|thesis] [DATA=DIR]   every notebook, figure, number and the paper
+#   make reproduce [PROFILE=smoke|laptop|thesis] [DATA=DIR] [JOBS=N]   every notebook, figure, number and the paper
 #   make test                                                 every check that CI runs
 #   make setup | lab | kernel | figures | book | paper | bench | lock | llama
 
@@ -11,12 +11,13 @@ SHELL := /bin/bash
 
 PROFILE ?= laptop
 DATA ?=
+JOBS ?=
 GPU ?= $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo 1)
 LOCK := $(if $(GPU),requirements-gpu.lock,requirements.lock)
 PYTHON ?= $(firstword $(foreach name,python3.11 python3 python,$(if $(shell command -v $(name) 2>/dev/null),$(if \
   $(filter 3.11,$(shell $(name) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)),$(name)))))
 BIN := .venv/bin
-RUN = $(BIN)/fedutils reproduce --profile '$(PROFILE)' $(if $(DATA),--data '$(DATA)')
+RUN = $(BIN)/fedutils reproduce --profile '$(PROFILE)' $(if $(DATA),--data '$(DATA)') $(if $(JOBS),--jobs '$(JOBS)')
 HOME_DIR := $(CURDIR)/build/home
 
 # What packages would write into the home folder stays in build/home.

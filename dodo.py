@@ -8,7 +8,7 @@ import os
 from doit.tools import config_changed
 
 from fedutils import paths
-from fedutils.profiles import list_notebooks, load_profile
+from fedutils.profiles import list_notebooks, load_profile, read_parameters
 from fedutils.reproduce import PAPER, Reporter, build_book, build_paper, execute, needed_results, publish
 from fedutils.sources import describe_source
 
@@ -27,12 +27,23 @@ def result_of(notebook):
 
 
 def task_notebook():
-    """Execute the notebooks, each after those whose results it reads."""
-    profile = load_profile(PROFILE)
+    """Execute the notebooks, each after those whose results it reads, or whose phantom.
+
+    Side by side, two would make the same phantom twice: the first that reads slices makes them for all, and
+    those that read phantom cases go one after another.
+    """
+    profile, slices_by, cases_by = load_profile(PROFILE), None, None
     for path in list_notebooks():
-        parameters = profile[path.stem]
+        parameters, known = profile[path.stem], read_parameters(path)
+        wait_for = {slices_by}
+        if slices_by is None and "phantom_training" in known:
+            slices_by = path.stem
+        if "case_voxel_mm" in known:
+            wait_for.add(cases_by)
+            cases_by = path.stem
         yield {
             "name": path.stem,
+            "task_dep": [f"notebook:{name}" for name in sorted(wait_for - {None})],
             "actions": [(execute, [path, parameters])],
             "file_dep": [path, *MODULE, *map(result_of, needed_results(path))],
             "targets": [result_of(path.stem)],

@@ -12,7 +12,7 @@ from fedutils.hospital import command as hospital
 def _reproduce(options: argparse.Namespace) -> int:
     from fedutils.reproduce import reproduce
 
-    return reproduce(options.profile, options.data, tuple(options.only))
+    return reproduce(options.profile, options.data, tuple(options.only), options.jobs)
 
 
 def _phantom(options: argparse.Namespace) -> int:
@@ -59,6 +59,7 @@ def build_parser() -> argparse.ArgumentParser:
     run = commands.add_parser("reproduce", help="run the notebooks of a profile, its figures and the paper")
     run.add_argument("--profile", default="laptop", help="smoke, laptop (default) or thesis")
     run.add_argument("--data", help="folder of real data, for the thesis profile")
+    run.add_argument("--jobs", type=int, help="notebooks at a time (two by default, one of the thesis)")
     run.add_argument("--only", nargs="*", default=[], help="tasks of dodo.py, e.g. paper")
     run.set_defaults(call=_reproduce)
 

@@ -121,12 +121,15 @@ def _run_family(experiment, task, algorithm, seeds, folder) -> dict:
     """Run every seed of one algorithm that its result does not hold; write the result after each."""
     name = f"{experiment.name}-{algorithm}"
     kept = {seed: _find_folder(experiment, task, algorithm, seed) for seed in experiment.seeds}
+    names = {str(seed): run.name for seed, run in kept.items()}
     path = folder / f"{name}.json"
-    runs = _read_finished(path, {str(seed): run.name for seed, run in kept.items()})
+    runs = _read_finished(path, names)
     missing, told = [seed for seed in seeds if str(seed) not in runs], None
     trainer = _prepare(experiment, task, experiment.algorithms[algorithm]) if missing else None
     for seed in missing:
         measured = trainer(seed, kept[seed], f"{name}, seed {seed}")
+        # Another process may have run another seed since: what it wrote stays.
+        runs = _read_finished(path, names) | runs
         runs[str(seed)] = {"run": kept[seed].name, "git": git_commit(), "machine": machine(), **measured}
         told = _write(path, experiment, task, algorithm, runs)
     return told or _write(path, experiment, task, algorithm, runs)

@@ -8,7 +8,7 @@ from fedutils.models.registry import NETWORKS
 from fedutils.profiles import load_profile
 from fedutils.readme_network import tell_network
 from fedutils.readme_segmentation import build_federated_segmentation
-from fedutils.readme_study import build_study
+from fedutils.readme_study import build_personal, build_study
 from fedutils.results import write_atomic
 
 README = paths.ROOT / "README.md"
@@ -310,6 +310,7 @@ def build_blocks() -> dict[str, str]:
         "results": build_table(results),
         "choices": build_choices(results),
         "study": build_study(studied, settings["08_heterogeneity"]),
+        "personal": build_personal(studied, settings["09_personalisation_and_fairness"]),
         "segmentation": build_outlines(results),
         "federated segmentation": build_federated_segmentation(
             studied, settings["07_federated_segmentation"]

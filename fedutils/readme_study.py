@@ -1,8 +1,9 @@
-"""The federated study in the README, made from its committed results, however many of them are there."""
+"""The federated study, and models of a hospital's own, in the README: from their committed results alone."""
 
 from pathlib import Path
 
 from fedutils.experiment_file import load_experiment
+from fedutils.experiment_personal_tables import build_personal_table, summarise_personal
 from fedutils.study import load_study, summarise_study
 from fedutils.study_tables import build_grid, count_done
 
@@ -49,3 +50,29 @@ def build_study(folder: Path, settings: dict) -> str:
         f"{stop} rounds would reach in them. Not for clinical use."
     )
     return "\n".join(lines)
+
+
+def build_personal(folder: Path, settings: dict) -> str:
+    """Return what personalisation gives hospitals as Markdown, without what is planned and not there.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds the results of experiments.
+    settings : dict
+        The parameters of notebook 09, which name the experiment.
+    """
+    plan = load_experiment(settings["experiment"])
+    stored = load_study(folder)
+    records = [record for record in stored if record["experiment"] == plan.name]
+    done, planned = sum(len(r["seeds"]) for r in records), len(plan.algorithms) * len(plan.seeds)
+    words = f"{done} of {planned} planned runs done"
+    if not done:
+        return f"{words}: `fedutils experiment {plan.name}` runs them."
+    searched = any(record["experiment"] == settings["rates"] for record in stored)
+    return (
+        f"{build_personal_table(summarise_personal(records))}\n\n{words[:1].upper()}{words[1:]}. "
+        f"{plan.title}; settings {'' if searched else 'not '}searched on validation images. What this does "
+        "not show: hospitals that differ in scanners or patients; here they differ in how often they see "
+        "each class, and a part of what personalisation gains is to know that. Not for clinical use."
+    )

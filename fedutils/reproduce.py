@@ -1,9 +1,9 @@
 """The runner: profile -> notebooks -> results and figures -> paper -> published files.
 
 doit decides what is out of date (MD5 of every input, parameters included); papermill executes the notebooks
-in this process. Everything is made under ``build/<profile>`` and published to ``results``, ``figures`` and
-``paper`` at the end, so that a run that is stopped, or one of another profile, never mixes with what is
-there.
+from this process, two at a time where no times are published. Everything is made under ``build/<profile>``
+and published to ``results``, ``figures`` and ``paper`` at the end, so that a run that is stopped, or one of
+another profile, never mixes with what is there.
 """
 
 import functools
@@ -64,7 +64,7 @@ class Reporter(ConsoleReporter):
                 needed.add(name)
                 stack += tasks[name].task_dep
         self._total = sum(bool(tasks[name].actions) for name in needed)
-        self._seen = 0
+        self._seen, self._started = 0, {}
 
     def _line(self, task, text):
         self._seen += 1
@@ -74,14 +74,15 @@ class Reporter(ConsoleReporter):
     def execute_task(self, task):
         """Announce a task."""
         if task.actions:
-            self._start = time.monotonic()
+            self._started[task.name] = time.monotonic()
             self._line(task, "running")
 
     def add_success(self, task):
         """Remember at once that the task is done."""
         if task.actions:
             Globals.dep_manager.backend.dump()
-            self.write(f"      {task.name.split(':')[-1]}: done in {time.monotonic() - self._start:.0f} s\n")
+            seconds = time.monotonic() - self._started[task.name]
+            self.write(f"      {task.name.split(':')[-1]}: done in {seconds:.0f} s\n")
 
     def skip_uptodate(self, task):
         """Say that nothing was to do."""
@@ -219,7 +220,17 @@ def _mirror(source: Path, target: Path, pattern: str) -> None:
             old.unlink()
 
 
-def reproduce(profile: str, data: str | None = None, targets: tuple[str, ...] = ()) -> int:
+def count_jobs(profile: str) -> int:
+    """Return how many notebooks run at a time: two, for one rarely keeps two cores busy.
+
+    One in the thesis profile: its results hold seconds, and two would disturb each other's.
+    """
+    return 1 if profile == "thesis" else min(2, len(os.sched_getaffinity(0)))
+
+
+def reproduce(
+    profile: str, data: str | None = None, targets: tuple[str, ...] = (), jobs: int | None = None
+) -> int:
     """Bring everything of a profile up to date.
 
     Parameters
@@ -230,6 +241,8 @@ def reproduce(profile: str, data: str | None = None, targets: tuple[str, ...] = 
         Folder of real data; sets ``FEDUTILS_DATA``.
     targets : tuple of str
         Tasks of ``dodo.py``; all of them if empty.
+    jobs : int, optional
+        Notebooks that run at a time; `count_jobs` by default. Results do not depend on it.
 
     Returns
     -------
@@ -256,4 +269,6 @@ def reproduce(profile: str, data: str | None = None, targets: tuple[str, ...] = 
         "GLOBAL": {"backend": "durable", "dep_file": str(paths.output_dir() / "doit.json")},
         "BACKEND": {"durable": f"{__name__}:DurableDB"},
     }
-    return DoitMain(ModuleTaskLoader(tasks), extra_config=configuration).run(["run", *targets])
+    jobs = count_jobs(profile) if jobs is None else jobs
+    parallel = ["--process", str(jobs), "--parallel-type", "thread"] if jobs > 1 else []
+    return DoitMain(ModuleTaskLoader(tasks), extra_config=configuration).run(["run", *parallel, *targets])

@@ -249,6 +249,18 @@ def test_a_seed_alone_keeps_what_others_left_unless_it_is_of_other_settings(smok
     assert json.loads(path.read_text())["seeds"] == [0]
 
 
+def test_a_seed_that_another_process_finished_meanwhile_stays(smoke, tmp_path, monkeypatch):
+    whole, path = read(smoke, "central"), tmp_path / "phantom_smoke-central.json"
+
+    def train(seed, folder, label):
+        path.write_text(json.dumps({**whole, "seeds": [1], "runs": {"1": whole["runs"]["1"]}}))
+        return whole["runs"][str(seed)]
+
+    monkeypatch.setattr(experiments, "_prepare", lambda *_: train)
+    record = run_experiment(TWO, algorithms=["central"], seeds=[0], folder=tmp_path)["central"]
+    assert record["seeds"] == [0, 1] and record["summary"] == whole["summary"]
+
+
 def plan_late(late):
     content = change("participation", {"deadline_s": 3.0, "late": late})
     content["network"] = {"down_mbit_s": 8, "up_mbit_s": 4, "images_per_s": 10}

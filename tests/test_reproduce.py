@@ -2,6 +2,7 @@
 
 import json
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from fedutils import paths
+from fedutils import paths, reproduce
 from fedutils.profiles import list_notebooks
 from fedutils.reproduce import needed_results
 
@@ -93,6 +94,33 @@ def test_order_increments_and_parameters(small):
     write(small, "01_second", "saved = 3")
     last = run(small, "--profile", "tiny", "--only", "notebook")
     assert "00_first: up to date" in last.stdout and "01_second: done" in last.stdout
+
+
+def test_two_notebooks_run_at_a_time_where_neither_needs_the_other(small):
+    """Each waits until the other has begun, which one after the other could not."""
+    body = """import time
+from fedutils import paths
+(paths.output_dir() / "{0}").touch()
+end = time.time() + 60
+while not (paths.output_dir() / "{1}").exists():
+    assert time.time() < end
+    time.sleep(0.1)
+saved = 1"""
+    write(small, "00_first", body.format("a", "b"))
+    write(small, "01_second", body.format("b", "a"))
+    done = run(small, "--profile", "tiny", "--only", "notebook", "--jobs", "2")
+    assert done.returncode == 0 and done.stdout.count("done in") == 2, done.stdout + done.stderr
+    assert reproduce.count_jobs("thesis") == 1
+
+
+def test_no_two_notebooks_make_the_same_phantom(monkeypatch):
+    monkeypatch.setenv("FEDUTILS_PROFILE", "smoke")
+    tasks = {
+        task["name"]: task["task_dep"] for task in runpy.run_path(str(ROOT / "dodo.py"))["task_notebook"]()
+    }
+    assert all("notebook:01_data_exploration" in tasks[name] for name in list(tasks)[2:])
+    assert "notebook:06_centralized_segmentation" in tasks["10_what_goes_wrong"]
+    assert not tasks["00_setup"] and not tasks["01_data_exploration"]
 
 
 def test_a_failing_cell_is_shown_and_the_next_run_goes_on_from_there(small):
