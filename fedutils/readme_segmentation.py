@@ -1,10 +1,49 @@
-"""Federated segmentation in the README, made from its committed results, however many of them are there."""
+"""Segmentation in the README, in one place and by a federation, made from its committed results."""
 
+import json
 from pathlib import Path
 
+from fedutils.models.registry import NETWORKS
 from fedutils.segmentation_study import summarise_segmentations
 from fedutils.segmentation_table import build_tables
 from fedutils.study import load_study
+
+
+def build_outlines(folder: Path) -> str:
+    """Return the table of segmentation as Markdown: whole tumour, by network.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds the result of notebook 06.
+    """
+    record = json.loads((folder / "06_centralized_segmentation.json").read_text())
+    measured, settings = record["metrics"], record["parameters"]
+    unit = measured["distance_unit"]
+    lines = [
+        f"| network | parameters | Dice | 95 % interval over patients | HD95, {unit}, median | sensitivity |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, of_network in measured["summary"].items():
+        dice, distance, found = (of_network[key]["WT"] for key in ("dice", f"hd95_{unit}", "sensitivity"))
+        low, high = dice["interval"]
+        far = sum(distance["median"]) / len(distance["median"])
+        lines.append(
+            f"| {NETWORKS[name].title} | {measured['num_parameters'][name]:,} | {dice['mean']:.3f} ± "
+            f"{dice['std']:.3f} | {low:.3f} to {high:.3f} | {far:.1f} | {found['mean']:.3f} ± "
+            f"{found['std']:.3f} |"
+        )
+    source = {"kaggle_3m": "real patients of kaggle_3m"}.get(record["data"]["source"], "phantom patients")
+    lines += [
+        "",
+        f"Profile `{record['profile']}`, whole tumour, {record['data']['num_cases']} {source}, each tested "
+        f"once a seed in {settings['num_folds']} folds; {settings['slice_size']} px (a perfect answer "
+        f"reaches {measured['ceiling']:.3f}), {measured['epochs_planned']} epochs, the best chosen on "
+        f"validation patients; mean ± standard deviation over {len(record['seeds'])} seeds. Marking "
+        f"nothing at all has an accuracy of {measured['empty_accuracy']:.3f} and a Dice of 0. Not for "
+        "clinical use.",
+    ]
+    return "\n".join(lines)
 
 
 def build_federated_segmentation(folder: Path, settings: dict) -> str:
