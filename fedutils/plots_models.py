@@ -275,9 +275,15 @@ def _zoom(ax, mask, extent, margin):
 
 def _write_letters(ax, letters):
     """Name the sides of the patient at the left, right, bottom and top of a picture."""
-    places = ((0.04, 0.5), (0.96, 0.5), (0.5, 0.05), (0.5, 0.95))
-    for (x, y), letter in zip(places, letters or (), strict=bool(letters)):
-        ax.text(x, y, letter, transform=ax.transAxes, color="w", ha="center", va="center", fontsize=8)
+    # Aligned by their outer sides, so that the whole letter lies within the smallest picture.
+    places = (
+        (0.015, 0.5, "left", "center"),
+        (0.985, 0.5, "right", "center"),
+        (0.5, 0.02, "center", "bottom"),
+        (0.5, 0.98, "center", "top"),
+    )
+    for (x, y, across, up), letter in zip(places, letters or (), strict=bool(letters)):
+        ax.text(x, y, letter, transform=ax.transAxes, color="w", ha=across, va=up, fontsize=8)
 
 
 def _write_legend(fig, **lines):
