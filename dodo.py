@@ -19,6 +19,7 @@ DOIT_CONFIG = {
     "check_file_uptodate": "md5",
 }
 PROFILE = os.environ.get("FEDUTILS_PROFILE", "laptop")
+JOBS = int(os.environ.get("FEDUTILS_JOBS", "1"))
 MODULE = [p for p in sorted((paths.ROOT / "fedutils").rglob("*")) if p.suffix in (".py", ".mplstyle")]
 
 
@@ -26,24 +27,38 @@ def result_of(notebook):
     return paths.results_dir() / f"{notebook}.json"
 
 
-def task_notebook():
-    """Execute the notebooks, each after those whose results it reads, or whose phantom.
+def order_lanes(books):
+    """Return by notebook those that it waits for where two run side by side.
 
-    Side by side, two would make the same phantom twice: the first that reads slices makes them for all, and
-    those that read phantom cases go one after another.
+    Two lanes, each in the order of its numbers: notebooks that read one another's results, and the rest.
+    The first that reads phantom slices makes them for all, and those that read phantom cases go one after
+    another, so that no two make the same.
     """
-    profile, slices_by, cases_by = load_profile(PROFILE), None, None
-    for path in list_notebooks():
-        parameters, known = profile[path.stem], read_parameters(path)
-        wait_for = {slices_by}
+    joined = {path.stem for path in books if needed_results(path)}
+    joined |= {name for path in books for name in needed_results(path)}
+    slices_by, cases_by, last, after = None, None, {}, {}
+    for path in books:
+        known, lane = read_parameters(path), path.stem in joined
+        wait_for = {slices_by, last.get(lane)}
+        last[lane] = path.stem
         if slices_by is None and "phantom_training" in known:
             slices_by = path.stem
         if "case_voxel_mm" in known:
             wait_for.add(cases_by)
             cases_by = path.stem
+        after[path.stem] = sorted(wait_for - {None})
+    return after
+
+
+def task_notebook():
+    """Execute the notebooks, each after those whose results it reads."""
+    profile, books = load_profile(PROFILE), list_notebooks()
+    after = order_lanes(books) if JOBS > 1 else {}
+    for path in books:
+        parameters = profile[path.stem]
         yield {
             "name": path.stem,
-            "task_dep": [f"notebook:{name}" for name in sorted(wait_for - {None})],
+            "task_dep": [f"notebook:{name}" for name in after.get(path.stem, [])],
             "actions": [(execute, [path, parameters])],
             "file_dep": [path, *MODULE, *map(result_of, needed_results(path))],
             "targets": [result_of(path.stem)],

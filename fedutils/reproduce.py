@@ -264,11 +264,13 @@ def reproduce(
     os.environ["FEDUTILS_PROFILE"] = profile
     os.environ.setdefault("FEDUTILS_OUTPUT", str(paths.BUILD / profile))
     write_atomic(paths.output_dir() / "profile.txt", f"{profile}\n".encode())  # fails early if read-only
+    if jobs is None:  # who asks for single notebooks gets these, not the order of all
+        jobs = 1 if any(":" in target for target in targets) else count_jobs(profile)
+    os.environ["FEDUTILS_JOBS"] = str(jobs)
     tasks = runpy.run_path(str(paths.ROOT / "dodo.py"))
     configuration = {
         "GLOBAL": {"backend": "durable", "dep_file": str(paths.output_dir() / "doit.json")},
         "BACKEND": {"durable": f"{__name__}:DurableDB"},
     }
-    jobs = count_jobs(profile) if jobs is None else jobs
     parallel = ["--process", str(jobs), "--parallel-type", "thread"] if jobs > 1 else []
     return DoitMain(ModuleTaskLoader(tasks), extra_config=configuration).run(["run", *parallel, *targets])

@@ -97,7 +97,7 @@ def test_order_increments_and_parameters(small):
 
 
 def test_two_notebooks_run_at_a_time_where_neither_needs_the_other(small):
-    """Each waits until the other has begun, which one after the other could not."""
+    """Each waits until the other has begun, which one after the other could not; the third makes lanes."""
     body = """import time
 from fedutils import paths
 (paths.output_dir() / "{0}").touch()
@@ -108,19 +108,25 @@ while not (paths.output_dir() / "{1}").exists():
 saved = 1"""
     write(small, "00_first", body.format("a", "b"))
     write(small, "01_second", body.format("b", "a"))
+    write(small, "02_third", 'saved = results.load_result("01_second")["metrics"]["saved"]')
     done = run(small, "--profile", "tiny", "--only", "notebook", "--jobs", "2")
-    assert done.returncode == 0 and done.stdout.count("done in") == 2, done.stdout + done.stderr
+    assert done.returncode == 0 and done.stdout.count("done in") == 3, done.stdout + done.stderr
     assert reproduce.count_jobs("thesis") == 1
 
 
 def test_no_two_notebooks_make_the_same_phantom(monkeypatch):
     monkeypatch.setenv("FEDUTILS_PROFILE", "smoke")
+    monkeypatch.setenv("FEDUTILS_JOBS", "2")
     tasks = {
         task["name"]: task["task_dep"] for task in runpy.run_path(str(ROOT / "dodo.py"))["task_notebook"]()
     }
     assert all("notebook:01_data_exploration" in tasks[name] for name in list(tasks)[2:])
     assert "notebook:06_centralized_segmentation" in tasks["10_what_goes_wrong"]
-    assert not tasks["00_setup"] and not tasks["01_data_exploration"]
+    assert not tasks["00_setup"] and tasks["01_data_exploration"] == ["notebook:00_setup"]
+    assert "notebook:06_centralized_segmentation" not in tasks["05_federated_classification"]  # another lane
+    monkeypatch.setenv("FEDUTILS_JOBS", "1")
+    made = runpy.run_path(str(ROOT / "dodo.py"))["task_notebook"]()
+    assert not any(task["task_dep"] for task in made)
 
 
 def test_a_failing_cell_is_shown_and_the_next_run_goes_on_from_there(small):
