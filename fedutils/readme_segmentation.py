@@ -4,9 +4,11 @@ import json
 from pathlib import Path
 
 from fedutils.models.registry import NETWORKS
+from fedutils.readme_study import tell_to_run
 from fedutils.segmentation_study import summarise_segmentations
 from fedutils.segmentation_table import build_tables
 from fedutils.study import load_study
+from fedutils.study_tables import count_done
 
 
 def build_outlines(folder: Path) -> str:
@@ -57,11 +59,9 @@ def build_federated_segmentation(folder: Path, settings: dict) -> str:
         The parameters of notebook 07, which name the experiments.
     """
     rows = summarise_segmentations(settings["experiments"], load_study(folder))
-    done, planned = (sum(len(row[key]) for row in rows) for key in ("seeds", "seeds_planned"))
-    words = f"{done} of {planned} planned runs done"
-    if not done:
-        return f"{words}: `fedutils experiment {' '.join(settings['experiments'])}` runs them."
     measured = [row for row in rows if row["seeds"]]
+    if not measured:
+        return tell_to_run(count_done(rows), settings["experiments"])
     missing = dict.fromkeys(row["title"] for row in rows if not row["seeds"])
     rest = f" Not finished, or not begun: {'; '.join(missing)}." if missing else ""
-    return f"{build_tables(measured)}\n\n{words[:1].upper()}{words[1:]}.{rest} Not for clinical use."
+    return f"{build_tables(measured)}\n\n{count_done(rows)}.{rest} Not for clinical use."

@@ -1,11 +1,17 @@
 """The federated study, and models of a hospital's own, in the README: from their committed results alone."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from fedutils.experiment_file import load_experiment
 from fedutils.experiment_personal_tables import build_personal_table, summarise_personal
 from fedutils.study import load_study, summarise_study
 from fedutils.study_tables import build_grid, count_done
+
+
+def tell_to_run(words: str, experiments: Sequence[str]) -> str:
+    """Return what stands in place of a table whose experiments have no result yet."""
+    return f"{words}: `fedutils experiment {' '.join(experiments)}` runs them."
 
 
 def build_study(folder: Path, settings: dict) -> str:
@@ -23,7 +29,7 @@ def build_study(folder: Path, settings: dict) -> str:
     records = [record for record in load_study(folder) if record["experiment"] in planned]
     rows = summarise_study(settings["experiments"], records)
     if not records:
-        return f"{count_done(rows)}: `fedutils experiment {' '.join(settings['experiments'])}` runs them."
+        return tell_to_run(count_done(rows), settings["experiments"])
     stop = settings["report_round"]
     lines = []
     for heading, key, after in (
@@ -36,7 +42,7 @@ def build_study(folder: Path, settings: dict) -> str:
     plan, data = plans[0], records[0]["data"]
     training = plan.algorithms["fedavg"]
     lines.append(
-        f"{count_done(rows)[:1].upper()}{count_done(rows)[1:]}. "
+        f"{count_done(rows)}. "
         f"{plan.partition['num_clients']} hospitals, {training['num_rounds']} rounds of "
         f"{training['local_epochs']} local epoch(s) where a title says no more, and as many passes where "
         "there is no federation; "
@@ -68,10 +74,10 @@ def build_personal(folder: Path, settings: dict) -> str:
     done, planned = sum(len(r["seeds"]) for r in records), len(plan.algorithms) * len(plan.seeds)
     words = f"{done} of {planned} planned runs done"
     if not done:
-        return f"{words}: `fedutils experiment {plan.name}` runs them."
+        return tell_to_run(words, [plan.name])
     searched = any(record["experiment"] == settings["rates"] for record in stored)
     return (
-        f"{build_personal_table(summarise_personal(records))}\n\n{words[:1].upper()}{words[1:]}. "
+        f"{build_personal_table(summarise_personal(records))}\n\n{words}. "
         f"{plan.title}; settings {'' if searched else 'not '}searched on validation images. What this does "
         "not show: hospitals that differ in scanners or patients; here they differ in how often they see "
         "each class, and a part of what personalisation gains is to know that. Not for clinical use."

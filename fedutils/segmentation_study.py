@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedutils.data.federated_cases import EVERYONE
-from fedutils.experiment_file import ALONE, Experiment, load_experiment
+from fedutils.experiment_file import Experiment, load_experiment
 from fedutils.models.registry import NETWORKS
-from fedutils.study import NAMES, compare_with_central, list_runs, rank
+from fedutils.study import NAMES, compare_with_central, count_steps, list_runs, rank
 
 
 def summarise_segmentations(experiments: Sequence[str | Path | dict], records: Sequence[dict]) -> list[dict]:
@@ -47,7 +47,6 @@ def summarise_segmentations(experiments: Sequence[str | Path | dict], records: S
 
 def _plan(plan: Experiment, algorithm) -> dict:
     training = plan.algorithms[algorithm]
-    passes = training["local_epochs"] if training["algorithm"] in ALONE else 1
     return {
         "experiment": plan.name,
         "title": plan.title,
@@ -57,7 +56,7 @@ def _plan(plan: Experiment, algorithm) -> dict:
         "algorithm": algorithm,
         "name": NAMES.get(algorithm, algorithm),
         "seeds_planned": list(plan.seeds),
-        "rounds_planned": training["num_rounds"] * passes,
+        "rounds_planned": count_steps(training),
     }
 
 

@@ -148,14 +148,14 @@ def summarise_study(experiments: Sequence[str | Path | dict], records: Sequence[
                     "federated": training["algorithm"] not in ALONE,
                     "seeds": [],
                     "seeds_planned": list(experiment.seeds),
-                    "rounds_planned": _count_steps(training),
+                    "rounds_planned": count_steps(training),
                     **_tell(record, central),
                 }
             )
     return rows
 
 
-def _count_steps(training) -> int:
+def count_steps(training) -> int:
     """Return the rounds, or without a federation the epochs, that are planned."""
     alone = training["algorithm"] in ALONE
     return training["num_rounds"] * (training["local_epochs"] if alone else 1)
