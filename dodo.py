@@ -76,7 +76,7 @@ def task_paper():
     return {
         "actions": [build_paper],
         "task_dep": ["notebook"],  # in the order of their numbers
-        "file_dep": [*(p for p in PAPER.iterdir() if p.suffix != ".pdf"), *results],
+        "file_dep": [*(p for p in PAPER.rglob("*") if p.is_file() and p.suffix != ".pdf"), *results],
         "targets": [paths.output_dir() / "paper" / "thesis.pdf"],
     }
 
