@@ -2,7 +2,10 @@
 
 import re
 
-from fedutils import paths
+import pytest
+
+from fedutils import experiment_file, experiment_keys, paths
+from fedutils.experiments import NAMED
 
 
 def run_blocks(name, folder):
@@ -28,3 +31,32 @@ def test_the_blocks_of_the_page_on_the_data_run_in_order(tmp_path, capfd):
 def test_the_blocks_of_the_page_on_reports_run_in_order(tmp_path, capfd):
     assert run_blocks("reports.md", tmp_path) >= 4
     assert (tmp_path / "report.html").exists()
+
+
+def test_the_blocks_of_the_page_on_experiments_run_in_order(tmp_path, capfd):
+    assert run_blocks("experiments.md", tmp_path) == 2
+
+
+@pytest.mark.parametrize(
+    ("heading", "tables"),
+    [
+        ("### Classification", {k: experiment_file._SECTIONS[k] for k in ("data", "partition", "model")}),
+        ("### Segmentation", {k: experiment_keys.SECTIONS[k] for k in ("data", "partition", "model")}),
+        ("### Training", {"training": experiment_file.TRAINING}),
+        ("### Who takes part", {k: experiment_file._SECTIONS[k] for k in ("participation", "network")}),
+    ],
+)
+def test_the_page_on_experiments_names_every_key_and_no_other(heading, tables):
+    text = (paths.ROOT / "docs" / "experiments.md").read_text()
+    part = re.split(r"\n##", text.split(heading, 1)[1])[0]
+    rows = [line.split(" | ") for line in part.splitlines() if line.startswith("|") and "---" not in line]
+    column = 0 if heading == "### Training" else 1
+    named = {key for row in rows for key in re.findall(r"`(\w+)`", row[column])}
+    known = {key for table in tables.values() for key in table} - {"source"}
+    assert named - set(NAMED) - {"algorithm"} == known - {"algorithm"}
+
+
+def test_the_page_on_experiments_names_every_algorithm():
+    text = (paths.ROOT / "docs" / "experiments.md").read_text()
+    table = text.split("| `algorithm` | is |")[1].split("###")[0]
+    assert set(re.findall(r"`(\w+)`", table)) - {"own_test_fraction"} == set(NAMED)
