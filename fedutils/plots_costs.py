@@ -144,8 +144,8 @@ def plot_rates(families: dict[str, list[dict]]) -> Figure:
     Parameters
     ----------
     families : dict of str to list of dict
-        From `fedutils.study_rates.group_rates`: of each value tried, ``value``, ``accuracy`` (None: not run)
-        and whether it was ``chosen``.
+        From `fedutils.study_rates.group_rates`: of each value tried, ``value``, the accuracy that it
+        ``reached`` (None: not run) and whether it was ``chosen``.
     """
     columns = min(len(families), 5)
     lines = -(-len(families) // columns)
@@ -155,14 +155,14 @@ def plot_rates(families: dict[str, list[dict]]) -> Figure:
     for ax in axes.flat[len(families) :]:
         ax.axis("off")
     for ax, (name, tried) in zip(axes.flat, families.items(), strict=False):
-        done = [one for one in tried if one["accuracy"] is not None]
+        done = [one for one in tried if one["reached"] is not None]
         ax.plot(
-            [one["value"] for one in done], [one["accuracy"] for one in done], "-o", color=COLOURS[0], ms=4
+            [one["value"] for one in done], [one["reached"] for one in done], "-o", color=COLOURS[0], ms=4
         )
         for one in tried:
             if one["chosen"]:
                 ax.axvline(one["value"], color=COLOURS[5], lw=5, alpha=0.2, zorder=0)
-            if one["accuracy"] is None:
+            if one["reached"] is None:
                 ax.annotate(
                     "not run",
                     (one["value"], 0.02),

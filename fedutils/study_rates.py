@@ -24,9 +24,10 @@ def group_rates(source: Path | str | dict, records: Sequence[dict], chosen: dict
     Returns
     -------
     dict of str to list of dict
-        By family, in order of the values: the ``setting``'s name, its ``value``, ``accuracy``, the highest on
-        validation images and the mean over seeds (None: not run), ``rounds_done``, ``rounds_planned``, the
-        ``seeds`` done, and whether it is the ``chosen`` one.
+        By family, in order of the values: the ``setting``'s name, its ``value``, what was ``reached``, the
+        best in validation and the mean over seeds (None: not run), in which ``quantity`` ("accuracy", "dice"
+        or "-loss"), ``rounds_done``, ``rounds_planned``, the ``seeds`` done, and whether it is the ``chosen``
+        one.
 
     Raises
     ------
@@ -58,12 +59,14 @@ def _list_values(experiment, family, members, found, chosen) -> list[dict]:
     for name, training in members.items():
         record = found.get(name)
         runs = list_runs(record) if record else []
-        best = [max(run["validation"]["accuracy"]) for run in runs]
+        quantity = training["choose_by"]
+        best = [_reach(run["validation"], quantity) for run in runs]
         listed.append(
             {
                 "setting": setting,
                 "value": training[setting],
-                "accuracy": sum(best) / len(best) if best else None,
+                "reached": sum(best) / len(best) if best else None,
+                "quantity": quantity,
                 "rounds_done": min((run["rounds_done"] for run in runs), default=0),
                 "rounds_planned": training["num_rounds"],
                 "seeds": record["seeds"] if record else [],
@@ -71,3 +74,9 @@ def _list_values(experiment, family, members, found, chosen) -> list[dict]:
             }
         )
     return sorted(listed, key=lambda one: one["value"])
+
+
+def _reach(validation, quantity) -> float:
+    """Return the best round of a run; a quantity that begins with a minus is better the lower it is."""
+    values = validation[quantity.removeprefix("-")]
+    return -min(values) if quantity.startswith("-") else max(values)

@@ -115,12 +115,26 @@ def test_a_search_gives_the_best_validation_accuracy_by_value():
     chosen = {"fedavg": {"client_learning_rate": 0.1}}
     found = group_rates(plan("search", **values), [done, CENTRAL], chosen)
     slow, fast = found["fedavg"]
-    assert slow["value"] == 0.01 and slow["accuracy"] is None and not slow["chosen"]
-    assert fast["accuracy"] == pytest.approx((0.7 + 0.5) / 2) and fast["chosen"]
+    assert slow["value"] == 0.01 and slow["reached"] is None and not slow["chosen"]
+    assert fast["reached"] == pytest.approx((0.7 + 0.5) / 2) and fast["chosen"]
     fig = plots_costs.plot_rates(found)
     (ax,) = fig.axes
     assert [text.get_text() for text in ax.texts] == ["not run"] and ax.get_title() == "FedAvg"
     assert ax.lines[0].get_xdata().tolist() == [0.1]
+
+
+def test_a_search_is_of_what_chooses_the_round():
+    run = FEDAVG["runs"]["0"] | {"validation": {"dice": [0.2, 0.6, 0.5], "loss": [0.9, 0.4, 0.7]}}
+    found = group_rates("tuning_phantom_3d", [make_record("tuning_phantom_3d", "epochs_2", [run])])
+    assert [(one["value"], one["reached"], one["quantity"]) for one in found["epochs"]] == [
+        (1, None, "dice"),
+        (2, 0.6, "dice"),
+        (4, None, "dice"),
+    ]
+    same = {"algorithm": "fedavg", "choose_by": "-loss"}
+    values = {f"a_{v}": same | {"client_learning_rate": v} for v in (0.1, 0.2)}
+    found = group_rates(plan("search", **values), [make_record("search", "a_0.1", [run])])
+    assert found["a"][0]["reached"] == -0.4
 
 
 @pytest.mark.parametrize(
