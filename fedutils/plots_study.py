@@ -3,6 +3,7 @@
 Local (each hospital alone), federated and central stand side by side, with the spread over seeds.
 """
 
+import textwrap
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -79,7 +80,8 @@ def plot_study(records: Sequence[dict], *, quantity: str = "accuracy") -> Figure
     for ax, name in zip(axes.flat, experiments, strict=False):
         own = [record for record in records if record["experiment"] == name]
         plot_study_curves(own, ax, quantity=quantity)
-        ax.set_title(title_of(own[0]).replace(", ", ",\n", 1), fontsize=8)
+        head, comma, rest = title_of(own[0]).partition(", ")
+        ax.set_title("\n".join([head + comma.strip(), *textwrap.wrap(rest, 34)]), fontsize=8)
         drawn |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     for ax in axes[:, 1:].flat:
         ax.set_ylabel("")
