@@ -80,8 +80,7 @@ def plot_study(records: Sequence[dict], *, quantity: str = "accuracy") -> Figure
     for ax, name in zip(axes.flat, experiments, strict=False):
         own = [record for record in records if record["experiment"] == name]
         plot_study_curves(own, ax, quantity=quantity)
-        head, comma, rest = title_of(own[0]).partition(", ")
-        ax.set_title("\n".join([head + comma.strip(), *textwrap.wrap(rest, 34)]), fontsize=8)
+        ax.set_title(textwrap.fill(title_of(own[0]), 34), fontsize=8)
         drawn |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     for ax in axes[:, 1:].flat:
         ax.set_ylabel("")

@@ -71,9 +71,14 @@ def build_personal(folder: Path, settings: dict) -> str:
     plan = load_experiment(settings["experiment"])
     stored = load_study(folder)
     records = [record for record in stored if record["experiment"] == plan.name]
-    done, planned = sum(len(r["seeds"]) for r in records), len(plan.algorithms) * len(plan.seeds)
-    words = f"{done} of {planned} planned runs done"
-    if not done:
+    done = {record["algorithm"]: record["seeds"] for record in records}
+    words = count_done(
+        [
+            {"seeds": done.get(name, []), "seeds_planned": plan.seeds, "rounds_done": None}
+            for name in plan.algorithms
+        ]
+    )
+    if not records:
         return tell_to_run(words, [plan.name])
     searched = any(record["experiment"] == settings["rates"] for record in stored)
     return (

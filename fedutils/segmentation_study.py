@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedutils.data.federated_cases import EVERYONE
-from fedutils.experiment_file import Experiment, load_experiment
+from fedutils.experiment_file import ALONE, Experiment, load_experiment
 from fedutils.models.registry import NETWORKS
 from fedutils.study import NAMES, compare_with_central, count_steps, list_runs, rank
 
@@ -28,7 +28,8 @@ def summarise_segmentations(experiments: Sequence[str | Path | dict], records: S
     list of dict
         One for each algorithm of each file: ``experiment`` and its ``title``, ``source``, ``network`` in
         words and ``held_out``, the institution that trains nobody (or None); ``algorithm`` and its ``name``
-        in words; ``seeds`` done and ``seeds_planned``; ``rounds_planned`` (epochs without a federation).
+        in words; ``seeds`` done and ``seeds_planned``; ``rounds_planned`` (epochs without a federation), and
+        where a round has more than one epoch their ``length`` in words (or None).
         Where a seed was done also ``rounds_done`` by seed, their ``unit``, the ``distance``'s (mm, or voxels
         where the files do not say how large one is), and by part of the test (all, and each institution)
         ``summary``: mean and standard deviation over seeds of ``dice``, ``hd95`` and, of regions,
@@ -57,7 +58,16 @@ def _plan(plan: Experiment, algorithm) -> dict:
         "name": NAMES.get(algorithm, algorithm),
         "seeds_planned": list(plan.seeds),
         "rounds_planned": count_steps(training),
+        "length": _tell_length(training),
     }
+
+
+def _tell_length(training) -> str | None:
+    epochs = training["local_epochs"]
+    if epochs == 1:
+        return None
+    alone = training["algorithm"] in ALONE
+    return f"{count_steps(training)} epochs" if alone else f"{epochs} epochs a round"
 
 
 def _tell(record, central) -> dict:

@@ -65,43 +65,47 @@ def build_segmentation_table(rows: Sequence[dict]) -> str:
 def build_institutions_table(rows: Sequence[dict]) -> str | None:
     """Return Dice and HD95 institution by institution as Markdown, or None where none was tested apart.
 
-    The rows are of one source. A line is a network and a training. Where the institution of a column trained
-    nobody, the line says so; then each column is an experiment of its own.
+    The rows are of one source. A line is a network and a training of an experiment. Where the institution of
+    a column trained nobody, the line says so; then each column is an experiment of its own.
     """
     lines = {}
     for row in rows:
-        left_out = ", institution left out" if row["held_out"] else ""
+        words = f"{row['network']}, {row['name']}"
+        words += ", institution left out" if row["held_out"] else ""
+        words += f", {row['length']}" if row["length"] else ""
+        experiment = None if row["held_out"] else row["experiment"]
         for part, told in (row["summary"] or {}).items():
             if part != EVERYONE:
-                line = lines.setdefault(f"{row['network']}, {row['name']}{left_out}", {})
-                line[part] = (
+                lines.setdefault((experiment, words), {})[part] = (
                     f"{format_spread(told['dice'], 3, scale=1)}, {told['hd95']['mean']:.1f}"
                     + note_missing(row["seeds"], row["seeds_planned"])
                 )
     if not lines:
         return None
-    return _set_grid(lines, sorted({part for line in lines.values() for part in line}))
+    columns = sorted({part for line in lines.values() for part in line})
+    return _set_grid([(words, line) for (_, words), line in lines.items()], columns)
 
 
 def build_regions_table(rows: Sequence[dict]) -> str | None:
     """Return Dice and HD95 by region as Markdown, or None where there is one region only."""
-    lines, heads = {}, {}
+    lines, heads = [], {}
     for row in rows:
         told = (row["summary"] or {}).get(EVERYONE, {})
         regions = [key.removeprefix("dice_") for key in told if key.startswith("dice_")]
         if len(regions) > 1:
             heads |= dict.fromkeys(region.upper() for region in regions)
-            lines[f"{row['title']}: {row['name']}"] = {
+            line = {
                 region.upper(): f"{format_spread(told[f'dice_{region}'], 3, scale=1)}, "
                 f"{told[f'hd95_{region}']['mean']:.1f} {row['distance']}"
                 + note_missing(row["seeds"], row["seeds_planned"])
                 for region in regions
             }
+            lines.append((f"{row['title']}: {row['name']}", line))
     return _set_grid(lines, list(heads)) if lines else None
 
 
-def _set_grid(lines: dict[str, dict[str, str]], columns: Sequence[str]) -> str:
-    cells = [[name, *(line.get(column, _NOTHING) for column in columns)] for name, line in lines.items()]
+def _set_grid(lines: Sequence[tuple[str, dict[str, str]]], columns: Sequence[str]) -> str:
+    cells = [[name, *(line.get(column, _NOTHING) for column in columns)] for name, line in lines]
     return "\n".join(
         [f"| training | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
         + [f"| {' | '.join(line)} |" for line in cells]

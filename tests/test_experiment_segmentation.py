@@ -559,6 +559,20 @@ def test_institutions_and_regions_have_tables_of_their_own(records):
     assert build_institutions_table(alone) is None and build_regions_table(alone) is None
 
 
+def test_a_longer_training_has_lines_of_its_own(records):
+    training = {**PLANNED["training"], "num_rounds": 2, "local_epochs": 4}
+    longer = {**PLANNED, "name": "y", "training": training}
+    again = [{**record, "experiment": "y"} for record in records]
+    rows = summarise_segmentations([PLANNED, longer], [*records, *again])
+    lines, _ = read_table(build_institutions_table(rows))  # neither takes the other's place
+    assert [line["training"].split(", ")[1:] for line in lines] == [
+        ["local", "mean of hospitals"],
+        ["FedAvg"],
+        ["local", "mean of hospitals", "8 epochs"],
+        ["FedAvg", "4 epochs a round"],
+    ]
+
+
 def test_the_figure_shows_each_institution_that_has_a_test_patient_with_a_dot_a_seed(records):
     own = list_own(records[0])
     assert list(own) == ["A", "B"] and [one["dice"] for one in own["A"]] == pytest.approx([0.7, 0.3])
