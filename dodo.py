@@ -30,17 +30,18 @@ def result_of(notebook):
 def order_lanes(books):
     """Return by notebook those that it waits for where two run side by side.
 
-    Two lanes, each in the order of its numbers: notebooks that read one another's results, and the rest.
-    The first that reads phantom slices makes them for all, and those that read phantom cases go one after
-    another, so that no two make the same.
+    Two lanes, each in the order of its numbers: notebooks that read one another's results, with whatever
+    comes after them, and the rest. The first that reads phantom slices makes them for all, and those that
+    read phantom cases go one after another, so that no two make the same.
     """
     joined = {path.stem for path in books if needed_results(path)}
     joined |= {name for path in books for name in needed_results(path)}
     slices_by, cases_by, last, after = None, None, {}, {}
     for path in books:
-        known, lane = read_parameters(path), path.stem in joined
+        known, lane = read_parameters(path), path.stem in joined or path.stem > max(joined, default=path.stem)
         wait_for = {slices_by, last.get(lane)}
-        last[lane] = path.stem
+        if not (lane and "case_voxel_mm" in known):  # who waits for cases of the other lane holds nobody up
+            last[lane] = path.stem
         if slices_by is None and "phantom_training" in known:
             slices_by = path.stem
         if "case_voxel_mm" in known:

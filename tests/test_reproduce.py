@@ -124,6 +124,7 @@ def test_no_two_notebooks_make_the_same_phantom(monkeypatch):
     assert "notebook:06_centralized_segmentation" in tasks["10_what_goes_wrong"]
     assert not tasks["00_setup"] and tasks["01_data_exploration"] == ["notebook:00_setup"]
     assert "notebook:06_centralized_segmentation" not in tasks["05_federated_classification"]  # another lane
+    assert tasks["15_hospitals_on_a_network"][1:] == ["notebook:05_federated_classification"]  # not behind 14
     monkeypatch.setenv("FEDUTILS_JOBS", "1")
     made = runpy.run_path(str(ROOT / "dodo.py"))["task_notebook"]()
     assert not any(task["task_dep"] for task in made)
