@@ -47,12 +47,13 @@ def build_segmentation_table(rows: Sequence[dict]) -> str:
         cells = [row["title"], row["name"]]
         if row["seeds"]:
             told, apart = row["summary"][EVERYONE], row["against_central"]
+            several = len(row["summary"].keys() - {EVERYONE}) > 1  # hospitals with patients of their own
             cells += [
                 format_spread(told["dice"], 3, scale=1) + note_missing(row["seeds"], row["seeds_planned"]),
                 _NOTHING if apart is None else format_spread(apart, 3, scale=1, sign="+"),
                 f"{format_spread(told['hd95'], 1, scale=1)} {row['distance']}",
                 format_spread(told["own"], 3, scale=1),
-                format_spread(told["worst"], 3, scale=1),
+                format_spread(told["worst"], 3, scale=1) if several else _NOTHING,
                 _NOTHING if row["up"] is None else f"{row['up'] / MB:.3g}",
                 f"{min(row['rounds_done'])} of {row['rounds_planned']} {row['unit']}s",
             ]

@@ -529,6 +529,12 @@ def test_the_table_says_what_was_measured_and_what_is_missing(records):
     assert local["training"].startswith("local") and fedavg["less central"] == "–"
     assert central["Dice"] == "not run" and central["HD95"] == "–"
     assert "no clinical statement" in note
+    worst = fedavg["lowest hospital"]
+    assert worst.startswith("0.") and records[0]["summary"]["all"]["worst"]["mean"] < np.mean(dices)
+    for record in records:  # where no hospital has patients of its own, none is the lowest
+        record["summary"] = {"all": record["summary"]["all"]}
+    (_, fedavg, _), _ = read_table(build_segmentation_table(summarise_segmentations([PLANNED], records)))
+    assert fedavg["lowest hospital"] == "–"
 
 
 def test_a_federation_is_compared_with_central_training_seed_by_seed(records):
