@@ -529,8 +529,8 @@ def test_the_table_says_what_was_measured_and_what_is_missing(records):
     assert local["training"].startswith("local") and fedavg["less central"] == "–"
     assert central["Dice"] == "not run" and central["HD95"] == "–"
     assert "no clinical statement" in note
-    worst = fedavg["lowest hospital"]
-    assert worst.startswith("0.") and records[0]["summary"]["all"]["worst"]["mean"] < np.mean(dices)
+    worst = records[0]["summary"]["all"]["worst"]
+    assert fedavg["lowest hospital"].startswith(f"{worst['mean']:.3f} ± ")
     for record in records:  # where no hospital has patients of its own, none is the lowest
         record["summary"] = {"all": record["summary"]["all"]}
     (_, fedavg, _), _ = read_table(build_segmentation_table(summarise_segmentations([PLANNED], records)))
