@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fedutils.experiment_file import load_experiment
 from fedutils.experiment_personal_tables import build_personal_table, summarise_personal
-from fedutils.study import load_study, summarise_study
+from fedutils.study import load_study, shorten_title, summarise_study
 from fedutils.study_tables import build_grid, count_done
 
 
@@ -31,6 +31,10 @@ def build_study(folder: Path, settings: dict) -> str:
     if not records:
         return tell_to_run(count_done(rows), settings["experiments"])
     stop = settings["report_round"]
+    # A partition that nothing was done under has no column: the text names it.
+    begun = {record["experiment"] for record in records}
+    empty = "; ".join(shorten_title(plan.title) for plan in plans if plan.name not in begun)
+    shown = [row for row in rows if row["experiment"] in begun]
     lines = []
     for heading, key, after in (
         ("Test accuracy, %, at the best round", "accuracy", None),
@@ -38,14 +42,14 @@ def build_study(folder: Path, settings: dict) -> str:
         ("Worst hospital: accuracy on its own mixture of classes, %", "own_mixture", None),
         ("Test accuracy less that of central training, points, seed by seed", "against_central", None),
     ):
-        lines += [f"**{heading}**", "", build_grid(rows, key=key, after=after), ""]
+        lines += [f"**{heading}**", "", build_grid(shown, key=key, after=after), ""]
     plan, data = plans[0], records[0]["data"]
     training = plan.algorithms["fedavg"]
     lines.append(
-        f"{count_done(rows)}. "
+        f"{count_done(rows)}. {f'Not begun: {empty}. ' if empty else ''}"
         f"{plan.partition['num_clients']} hospitals, {training['num_rounds']} rounds of "
-        f"{training['local_epochs']} local epoch(s) where a title says no more, and as many passes where "
-        "there is no federation; "
+        f"{training['local_epochs']} local epoch(s) where a title says nothing else, and as many "
+        "passes where there is no federation; "
         f"{plan.data['image_size']} px; {data['num_training']:,} images of "
         f"{'the real Brain Tumor MRI set' if data['source'] == 'brain_mri' else data['source']}, "
         f"{data['num_deduplicated']} de-duplicated test images. Mean ± standard deviation over seeds, which "

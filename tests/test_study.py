@@ -197,8 +197,10 @@ def test_the_readme_of_a_half_done_study_shows_what_is_there(tmp_path):
     for record in (*RECORDS, make_record("other", "fedavg", list(FEDAVG["runs"].values()))):
         (tmp_path / f"{record['name']}.json").write_text(to_json(record))
     text = build_study(tmp_path, SETTINGS)
-    assert "| FedAvg | 60.0 ± 14.1 | not run |" in text and "3 of 12 planned runs done" in text
-    assert text.count("| training | skew | even |") == 4 and "What this does not show" in text
+    assert "| FedAvg | 60.0 ± 14.1 |\n" in text and "| local, mean of hospitals | not run |\n" in text
+    # A partition that nothing was done under has no column, and is named.
+    assert text.count("| training | skew |\n") == 4 and "3 of 12 planned runs done. Not begun: even." in text
+    assert "What this does not show" in text
     assert "at the best of the first 2 rounds" in text and "other" not in text.split("**")[2]
 
 
