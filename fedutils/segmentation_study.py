@@ -28,8 +28,9 @@ def summarise_segmentations(experiments: Sequence[str | Path | dict], records: S
     list of dict
         One for each algorithm of each file: ``experiment`` and its ``title``, ``source``, ``network`` in
         words and ``held_out``, the institution that trains nobody (or None); ``algorithm`` and its ``name``
-        in words; ``seeds`` done and ``seeds_planned``; ``rounds_planned`` (epochs without a federation), and
-        where a round has more than one epoch their ``length`` in words (or None).
+        in words; ``seeds`` done and ``seeds_planned``; ``rounds_planned`` (epochs without a federation);
+        ``length``, these in words where an experiment of that source and network trains for longer or
+        shorter (else None).
         Where a seed was done also ``rounds_done`` by seed, their ``unit``, the ``distance``'s (mm, or voxels
         where the files do not say how large one is), and by part of the test (all, and each institution)
         ``summary``: mean and standard deviation over seeds of ``dice``, ``hd95`` and, of regions,
@@ -43,7 +44,14 @@ def summarise_segmentations(experiments: Sequence[str | Path | dict], records: S
         for algorithm in sorted(plan.algorithms, key=rank):
             record = found.get((plan.name, algorithm))
             rows.append({**_plan(plan, algorithm), **_tell(record, central)})
-    return rows
+    lengths = {}
+    for row in rows:
+        lengths.setdefault(_kind(row), set()).add(row["length"])
+    return [{**row, "length": row["length"] if len(lengths[_kind(row)]) > 1 else None} for row in rows]
+
+
+def _kind(row):
+    return row["source"], row["network"], row["algorithm"]
 
 
 def _plan(plan: Experiment, algorithm) -> dict:
@@ -62,12 +70,11 @@ def _plan(plan: Experiment, algorithm) -> dict:
     }
 
 
-def _tell_length(training) -> str | None:
-    epochs = training["local_epochs"]
-    if epochs == 1:
-        return None
-    alone = training["algorithm"] in ALONE
-    return f"{count_steps(training)} epochs" if alone else f"{epochs} epochs a round"
+def _tell_length(training) -> str:
+    steps, epochs = count_steps(training), training["local_epochs"]
+    if training["algorithm"] in ALONE:
+        return f"{steps} epochs"
+    return f"{steps} rounds" + (f" of {epochs} epochs" if epochs > 1 else "")
 
 
 def _tell(record, central) -> dict:

@@ -571,12 +571,13 @@ def test_a_longer_training_has_lines_of_its_own(records):
     again = [{**record, "experiment": "y"} for record in records]
     rows = summarise_segmentations([PLANNED, longer], [*records, *again])
     lines, _ = read_table(build_institutions_table(rows))  # neither takes the other's place
-    assert [line["training"].split(", ")[1:] for line in lines] == [
-        ["local", "mean of hospitals"],
-        ["FedAvg"],
-        ["local", "mean of hospitals", "8 epochs"],
-        ["FedAvg", "4 epochs a round"],
+    assert [line["training"] for line in lines] == [
+        "U-Net, local, mean of hospitals, 2 epochs",
+        "U-Net, FedAvg, 2 rounds",
+        "U-Net, local, mean of hospitals, 8 epochs",
+        "U-Net, FedAvg, 2 rounds of 4 epochs",
     ]
+    assert all(row["length"] is None for row in summarise_segmentations([PLANNED], records))
 
 
 def test_the_figure_shows_each_institution_that_has_a_test_patient_with_a_dot_a_seed(records):
