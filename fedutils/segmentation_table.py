@@ -16,6 +16,11 @@ NOTE = (
     "patients would make, since an institution has few of them a seed."
 )
 
+LEFT_OUT = (
+    " An institution that is left out is tested with all its patients, one that takes part with some: their "
+    "Dice do not compare."
+)
+
 
 def build_tables(rows: Sequence[dict]) -> str:
     """Return all tables of this file as Markdown, each with its title; see `build_segmentation_table`."""
@@ -60,7 +65,8 @@ def build_segmentation_table(rows: Sequence[dict]) -> str:
         else:
             cells += ["not run", *[_NOTHING] * (len(heads) - len(cells) - 1)]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", NOTE + _note_phantom(rows)])
+    left_out = LEFT_OUT if any(row["held_out"] and row["seeds"] for row in rows) else ""
+    return "\n".join([*lines, "", NOTE + left_out + _note_phantom(rows)])
 
 
 def build_institutions_table(rows: Sequence[dict]) -> str | None:

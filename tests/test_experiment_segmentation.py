@@ -559,6 +559,7 @@ def test_institutions_and_regions_have_tables_of_their_own(records):
     assert f", {of_all['hd95_mm_tc']['mean']:.1f} mm" in of_regions["TC"]
     left_out = [{**row, "held_out": "A"} for row in rows]
     assert "FedAvg, institution left out" in build_institutions_table(left_out)
+    assert "do not compare" in build_tables(left_out) and "do not compare" not in build_tables(rows)
     told = build_tables([*rows, *[{**row, "source": "kaggle_3m"} for row in rows]])
     assert told.count("**Institution by institution, ") == 2 and "Dice, and HD95 in mm**" in told
     alone = [{**row, "summary": None, "seeds": []} for row in rows]
