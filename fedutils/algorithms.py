@@ -20,6 +20,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from fedutils.errors import InputError
+from fedutils.fedlc import build_fedlc
 from fedutils.fednova import build_fednova
 from fedutils.fedprox import build_fedprox
 from fedutils.keras_tff import build_functional_model
@@ -68,7 +69,7 @@ _BUILDERS = {
 # What stays at home, unless the caller says otherwise.
 _AT_HOME = {"fedper": select_head, "fedbn": select_normalisation}
 # Those that TFF does not have, or not as published.
-_OWN = ("fedprox", "fednova", "scaffold", *_AT_HOME, "ditto")
+_OWN = ("fedprox", "fedlc", "fednova", "scaffold", *_AT_HOME, "ditto")
 ALGORITHMS = (*dict.fromkeys(name for name, _ in _BUILDERS), *_OWN)
 
 
@@ -98,6 +99,7 @@ def build_process(
     aggregator: str | tff.aggregators.AggregationFactory = "mean",
     weighted: bool = True,
     proximal_strength: float = 0.1,
+    calibration_strength: float = 1.0,
     num_clients: int | None = None,
     at_home: Sequence[int] | None = None,
 ) -> tff.learning.templates.LearningProcess | StatefulProcess:
@@ -108,10 +110,10 @@ def build_process(
     model : FunctionalModel or keras.Model
         From `fedutils.keras_tff`; or a Keras classifier that gives logits. Its weights are the first global
         model.
-    algorithm : {"fedavg", "fedprox", "mimelite", "fedsgd", "fednova", "scaffold", "fedper", "fedbn", "ditto"}
-        FedSGD takes one step a round, by the server's optimizer; MimeLite's clients use the optimizer with
-        the state of the server. For the others see `fedutils.fedprox`, `fedutils.fednova`,
-        `fedutils.scaffold` and, of the last three, `fedutils.personalise`.
+    algorithm : str
+        One of `ALGORITHMS`. FedSGD takes one step a round, by the server's optimizer; MimeLite's clients use
+        the optimizer with the state of the server. For fedprox, fedlc, fednova and scaffold see the files of
+        these names, and for fedper, fedbn and ditto `fedutils.personalise`.
     client_optimizer : str or tff.learning.optimizers.Optimizer
         A name in `OPTIMIZERS`, with `client_learning_rate`; it starts afresh on every client in every round.
         FedNova takes "sgd" or "sgdm", SCAFFOLD "sgd".
@@ -130,6 +132,8 @@ def build_process(
         Weight clients by their number of examples; else they count alike.
     proximal_strength : float
         Of FedProx: mu, the pull of a client towards the global model. Of Ditto: lambda, that of its own one.
+    calibration_strength : float
+        Of FedLC: tau, how much of a client's own mixture of classes is taken out of its logits.
     num_clients : int, optional
         Of SCAFFOLD, which needs it: how many clients there are, in a round or not.
     at_home : sequence of int, optional
@@ -190,6 +194,7 @@ def build_process(
         algorithm,
         lambda round_number: build(rate(round_number)),
         proximal_strength=proximal_strength,
+        calibration_strength=calibration_strength,
         num_clients=num_clients,
         at_home=at_home,
         common=common,
@@ -220,10 +225,14 @@ def _build_scheduled(model, algorithm, build, rate, server_optimizer, weighted, 
     return scheduled(model, rate, build(1.0), server_optimizer, **common)
 
 
-def _build_own(model, algorithm, optimizer_at, *, proximal_strength, num_clients, at_home, common):
+def _build_own(
+    model, algorithm, optimizer_at, *, proximal_strength, calibration_strength, num_clients, at_home, common
+):
     match algorithm:
         case "fedprox":
             return build_fedprox(model, optimizer_at, strength=proximal_strength, **common)
+        case "fedlc":
+            return build_fedlc(model, optimizer_at, strength=calibration_strength, **common)
         case "fednova":
             return build_fednova(model, optimizer_at, **common)
         case "scaffold":

@@ -70,6 +70,7 @@ TRAINING = {
     "server_optimizer": Key(str, "sgd"),
     "server_learning_rate": number(float, 1.0, above=0),
     "proximal_strength": number(float, 0.1, least=0),
+    "calibration_strength": number(float, least=0),  # of fedlc, 1 by default
     "aggregator": Key(str, "mean"),
     "weighted": Key(bool, True),
     "choose_by": choice("accuracy", "accuracy", "-loss"),

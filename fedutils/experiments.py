@@ -29,6 +29,7 @@ from fedutils.study import load_study
 # What an experiment may name. Models of each hospital's own are measured on its own images, which is another
 # question: `check_personal` refuses them where hospitals hold out none.
 NAMED = (*ALGORITHMS, "fine_tune", *ALONE)
+_STRENGTHS = ("proximal_strength", "calibration_strength")
 
 
 def run_experiment(
@@ -189,7 +190,7 @@ def _prepare(experiment: Experiment, task: Task, training: dict):
         decay_rounds=federated["num_rounds"] if federated["cosine"] else None,
         server_optimizer=federated["server_optimizer"],
         server_learning_rate=federated["server_learning_rate"],
-        proximal_strength=federated["proximal_strength"],
+        **{key: federated[key] for key in _STRENGTHS if federated[key] is not None},
         aggregator=federated["aggregator"],
         weighted=federated["weighted"],
         num_clients=len(task.count_examples(experiment.seeds[0])),

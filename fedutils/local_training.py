@@ -56,6 +56,8 @@ def train_locally(
     weights: tff.learning.models.ModelWeights,
     batches: tf.data.Dataset,
     correct: Callable[[tuple, tuple], tuple] | None = None,
+    *,
+    to_loss: Callable[[tf.Tensor], tf.Tensor] | None = None,
 ) -> LocalTraining:
     """Take one step of an optimizer on each batch.
 
@@ -69,16 +71,18 @@ def train_locally(
         Of (x, y), or of mappings with "x" and "y".
     correct : callable, optional
         From (gradients, weights), tuples alike, to the gradients that the optimizer is given.
+    to_loss : callable, optional
+        From the model's output to what the loss is given; metrics are given the output as it is.
     """
     before, others = tuple(weights.trainable), tuple(weights.non_trainable)
 
     def step(state, batch):
         trainable, optimizer_state, metrics, num_steps, num_examples = state
-        x, y = (batch["x"], batch["y"]) if isinstance(batch, Mapping) else batch
+        x, y = split_batch(batch)
         with tf.GradientTape() as tape:
             tape.watch(trainable)
             output = model.predict_on_batch((trainable, others), x, training=True)
-            loss = model.loss(output=output, label=y)
+            loss = model.loss(output=output if to_loss is None else to_loss(output), label=y)
         gradients = tape.gradient(loss, trainable, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         if correct is not None:
             gradients = correct(gradients, trainable)
@@ -96,6 +100,11 @@ def train_locally(
     is_finite = tf.equal(is_not_finite, 0)
     metrics = choose(is_finite, metrics, no_metrics)
     return LocalTraining(after, delta, is_finite, num_steps, num_examples, metrics)
+
+
+def split_batch(batch) -> tuple:
+    """Return x and y of a batch: (x, y), or a mapping with "x" and "y"."""
+    return (batch["x"], batch["y"]) if isinstance(batch, Mapping) else batch
 
 
 def subtract(first, second):

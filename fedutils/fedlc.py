@@ -1,0 +1,120 @@
+"""FedLC: FedAvg whose clients take their own mixture of classes out of the logits.
+
+A client with few images of a class learns first of all that the class is rare, which is true of nobody but
+itself. FedLC trains each client on logits that are shifted by what its mixture alone would say, so that the
+network need not learn it [1]_. Here the shift is the logarithm of the class's share [2]_: where clients
+differ in their mixtures and not in how a class looks, what is left to learn is the same for all of them.
+
+References
+----------
+.. [1] J. Zhang et al., "Federated Learning with Label Distribution Skew via Logits Calibration", ICML 2022.
+   There the shift is a power of the class's count.
+.. [2] A. K. Menon et al., "Long-tail learning via logit adjustment", ICLR 2021.
+"""
+
+from fedutils.errors import InputError
+from fedutils.local_training import OptimizerAt, build_learning_process, split_batch, train_locally
+from fedutils.tff import tff  # before the imports below, which it prepares
+
+# isort: split
+import numpy as np
+import tensorflow as tf
+
+
+def build_fedlc(
+    model: tff.learning.models.FunctionalModel,
+    optimizer_at: OptimizerAt,
+    *,
+    strength: float,
+    server_optimizer: tff.learning.optimizers.Optimizer,
+    weighted: bool,
+    model_aggregator: tff.aggregators.WeightedAggregationFactory,
+    metrics_aggregator,
+) -> tff.learning.templates.LearningProcess:
+    """Build FedLC [1]_, with the shift of [2]_.
+
+    Parameters
+    ----------
+    model : FunctionalModel
+        A classifier that gives logits, float32 (B, C), for labels int (B,).
+    optimizer_at : callable
+        From the round's number to the optimizer of its clients.
+    strength : float
+        tau: to the logits of a batch `compute_shift` times tau is added before the loss. 0 is FedAvg; at 1
+        the global model answers as if all classes were equally frequent.
+    server_optimizer : tff.learning.optimizers.Optimizer
+    weighted : bool
+        Weight clients by their number of examples.
+    model_aggregator : WeightedAggregationFactory
+    metrics_aggregator : callable
+        As of TFF's builders; the loss is that of shifted logits, other metrics see those of the model.
+
+    Raises
+    ------
+    InputError
+        If the model's output is not (B, C).
+    """
+    num_classes = _find_num_classes(model)
+
+    def client_update(round_number, weights, batches):
+        shift = strength * compute_shift(count_classes(batches, num_classes))
+        trained = train_locally(
+            model, optimizer_at(round_number), weights, batches, to_loss=lambda logits: logits + shift
+        )
+        return trained.delta, trained.count(weighted), trained.metrics
+
+    return build_learning_process(
+        model,
+        client_update,
+        lambda sent: model_aggregator.create(sent, tff.TensorType(np.float32)),
+        server_optimizer=server_optimizer,
+        metrics_aggregator=metrics_aggregator,
+    )
+
+
+def count_classes(batches: tf.data.Dataset, num_classes: int) -> tf.Tensor:
+    """Return how often each class occurs in a client's batches, float32 (num_classes,).
+
+    Parameters
+    ----------
+    batches : tf.data.Dataset
+        Of (x, y), or of mappings with "x" and "y"; y is int (B,). They are gone through once.
+    num_classes : int
+    """
+
+    def add(counts, batch):
+        return counts + tf.reduce_sum(tf.one_hot(split_batch(batch)[1], num_classes), axis=0)
+
+    return batches.reduce(tf.zeros((num_classes,)), add)
+
+
+def compute_shift(counts: tf.Tensor) -> tf.Tensor:
+    """Return the logarithm of the share of each class, float32 (C,); one more image of each is counted.
+
+    So a class that a client does not have is pushed down a little less the fewer images the client has, and
+    not to minus infinity.
+
+    Examples
+    --------
+    >>> from fedutils.fedlc import compute_shift
+    >>> import numpy as np
+    >>> np.exp(compute_shift(np.float32([0, 2, 5]))).round(3).tolist()
+    [0.10000000149011612, 0.30000001192092896, 0.6000000238418579]
+    """
+    smoothed = counts + 1.0
+    return tf.math.log(smoothed / tf.reduce_sum(smoothed))
+
+
+def _find_num_classes(model) -> int:
+    batch = tf.nest.map_structure(
+        lambda spec: tf.zeros([side or 1 for side in spec.shape], spec.dtype), model.input_spec[0]
+    )
+    output = model.predict_on_batch(model.initial_weights, batch, training=False)
+    if tf.nest.is_nested(output) or output.shape.rank != 2:
+        found = (
+            "several outputs" if tf.nest.is_nested(output) else f"an output of shape {tuple(output.shape)}"
+        )
+        raise InputError(
+            f"fedlc: expected a classifier with logits of shape (batch, classes), found {found}; take fedavg"
+        )
+    return output.shape[-1]
