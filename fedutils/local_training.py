@@ -1,8 +1,9 @@
 """A client's part of a round, steps on its own batches, and learning processes made of such parts.
 
 `train_locally` is plain TensorFlow: it can be called, read and tested without any federation. An algorithm
-adds what a client sends (`fedutils.fedprox`, `fedutils.fednova`), or also what it keeps for later rounds
-(`fedutils.stateful`). TFF's own algorithms bring a loop like this one, but do not tell the number of steps.
+adds what a client sends (`fedutils.fedprox`, `fedutils.fedlc`, `fedutils.fednova`), or also what it keeps for
+later rounds (`fedutils.stateful`). TFF's own algorithms bring a loop like this one, but do not tell the
+number of steps.
 """
 
 from collections.abc import Callable, Mapping

@@ -27,15 +27,16 @@ def summarise_segmentations(experiments: Sequence[str | Path | dict], records: S
     -------
     list of dict
         One for each algorithm of each file: ``experiment`` and its ``title``, ``source``, ``network`` in
-        words and ``held_out``, the institution that trains nobody (or None); ``algorithm`` and its ``name``
-        in words; ``seeds`` done and ``seeds_planned``; ``rounds_planned`` (epochs without a federation);
-        ``length``, these in words where an experiment of that source and network trains for longer or
-        shorter (else None).
+        words and ``held_out``, the institution that trains nobody (or None); ``algorithm``, its ``name`` in
+        words, and ``variant``, the name with what else sets a line of a table apart; ``seeds`` done and
+        ``seeds_planned``; ``rounds_planned`` (epochs without a federation); ``length``, these in words where
+        an experiment of that source and network trains for longer or shorter (else None).
         Where a seed was done also ``rounds_done`` by seed, their ``unit``, the ``distance``'s (mm, or voxels
         where the files do not say how large one is), and by part of the test (all, and each institution)
         ``summary``: mean and standard deviation over seeds of ``dice``, ``hd95`` and, of regions,
         ``dice_wt`` and so on; of all also ``own`` and ``worst``; ``against_central``, seed by seed; ``up``,
-        bytes of a hospital and round. Otherwise these are None.
+        bytes of a hospital and round; ``patients`` by part, the number tested by seed; and ``apart``, whether
+        two institutions or more have test patients of their own. Otherwise these are None.
     """
     found = {(record["experiment"], record["algorithm"]): record for record in records}
     rows = []
@@ -47,11 +48,16 @@ def summarise_segmentations(experiments: Sequence[str | Path | dict], records: S
     lengths = {}
     for row in rows:
         lengths.setdefault(_kind(row), set()).add(row["length"])
-    return [{**row, "length": row["length"] if len(lengths[_kind(row)]) > 1 else None} for row in rows]
+    return [_name_variant(row, row["length"] if len(lengths[_kind(row)]) > 1 else None) for row in rows]
 
 
 def _kind(row):
     return row["source"], row["network"], row["algorithm"]
+
+
+def _name_variant(row, length) -> dict:
+    parts = (row["name"], row["held_out"] and "institution left out", length)
+    return {**row, "length": length, "variant": ", ".join(part for part in parts if part)}
 
 
 def _plan(plan: Experiment, algorithm) -> dict:
@@ -79,7 +85,7 @@ def _tell_length(training) -> str:
 
 def _tell(record, central) -> dict:
     if record is None:
-        keys = ("rounds_done", "unit", "distance", "summary", "against_central", "up")
+        keys = ("rounds_done", "unit", "distance", "summary", "against_central", "up", "patients", "apart")
         return {"seeds": [], **dict.fromkeys(keys)}
     runs, unit = list_runs(record), find_unit(record)
     return {
@@ -94,6 +100,10 @@ def _tell(record, central) -> dict:
         },
         "against_central": compare_with_central(record, central, part=EVERYONE, metric="dice"),
         "up": (runs[0].get("bytes") or {}).get("up_per_client"),
+        "patients": {
+            part: [run["test"][part]["n"] for run in runs if part in run["test"]] for part in runs[0]["test"]
+        },
+        "apart": len(record["summary"].keys() - {EVERYONE, "after"}) > 1,
     }
 
 

@@ -16,11 +16,6 @@ NOTE = (
     "patients would make, since an institution has few of them a seed."
 )
 
-LEFT_OUT = (
-    " An institution that is left out is tested with all its patients, one that takes part with some: their "
-    "Dice do not compare."
-)
-
 
 def build_tables(rows: Sequence[dict]) -> str:
     """Return all tables of this file as Markdown, each with its title; see `build_segmentation_table`."""
@@ -52,21 +47,19 @@ def build_segmentation_table(rows: Sequence[dict]) -> str:
         cells = [row["title"], row["name"]]
         if row["seeds"]:
             told, apart = row["summary"][EVERYONE], row["against_central"]
-            several = len(row["summary"].keys() - {EVERYONE}) > 1  # hospitals with patients of their own
             cells += [
                 format_spread(told["dice"], 3, scale=1) + note_missing(row["seeds"], row["seeds_planned"]),
                 _NOTHING if apart is None else format_spread(apart, 3, scale=1, sign="+"),
                 f"{format_spread(told['hd95'], 1, scale=1)} {row['distance']}",
                 format_spread(told["own"], 3, scale=1),
-                format_spread(told["worst"], 3, scale=1) if several else _NOTHING,
+                format_spread(told["worst"], 3, scale=1) if row["apart"] else _NOTHING,
                 _NOTHING if row["up"] is None else f"{row['up'] / MB:.3g}",
                 f"{min(row['rounds_done'])} of {row['rounds_planned']} {row['unit']}s",
             ]
         else:
             cells += ["not run", *[_NOTHING] * (len(heads) - len(cells) - 1)]
         lines.append(f"| {' | '.join(cells)} |")
-    left_out = LEFT_OUT if any(row["held_out"] and row["seeds"] for row in rows) else ""
-    return "\n".join([*lines, "", NOTE + left_out + _note_phantom(rows)])
+    return "\n".join([*lines, "", NOTE + _note_left_out(rows) + _note_phantom(rows)])
 
 
 def build_institutions_table(rows: Sequence[dict]) -> str | None:
@@ -77,9 +70,7 @@ def build_institutions_table(rows: Sequence[dict]) -> str | None:
     """
     lines = {}
     for row in rows:
-        words = f"{row['network']}, {row['name']}"
-        words += ", institution left out" if row["held_out"] else ""
-        words += f", {row['length']}" if row["length"] else ""
+        words = f"{row['network']}, {row['variant']}"
         experiment = None if row["held_out"] else row["experiment"]
         for part, told in (row["summary"] or {}).items():
             if part != EVERYONE:
@@ -116,6 +107,20 @@ def _set_grid(lines: Sequence[tuple[str, dict[str, str]]], columns: Sequence[str
     return "\n".join(
         [f"| training | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
         + [f"| {' | '.join(line)} |" for line in cells]
+    )
+
+
+def _note_left_out(rows) -> str:
+    """Say how many patients test an institution that trained nobody, where there is one."""
+    tested = {
+        row["held_out"]: row["patients"][EVERYONE][0] for row in rows if row["held_out"] and row["seeds"]
+    }
+    if not tested:
+        return ""
+    counts = ", ".join(f"{institution} {count}" for institution, count in tested.items())
+    return (
+        f" An institution that is left out is tested with all its patients ({counts}), one that takes part "
+        "with some: their Dice do not compare."
     )
 
 

@@ -18,6 +18,7 @@ NAMES = {
     "fedavg": "FedAvg",
     "fedavg_unweighted": "FedAvg, unweighted",
     "fedprox": "FedProx",
+    "fedlc": "FedLC",
     "fedyogi": "FedYogi",
     "scaffold": "SCAFFOLD",
     "fednova": "FedNova",

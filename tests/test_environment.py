@@ -92,6 +92,7 @@ LAYERS = (
         "client_models",
         "communication",
         "federated",
+        "fedlc",
         "fednova",
         "fedprox",
         "local_training",

@@ -557,9 +557,12 @@ def test_institutions_and_regions_have_tables_of_their_own(records):
     assert of_regions["training"] == "X: FedAvg" and set(of_regions) == {"training", "WT", "TC"}
     assert of_regions["TC"].startswith(f"{of_all['dice_tc']['mean']:.3f} ± ")
     assert f", {of_all['hd95_mm_tc']['mean']:.1f} mm" in of_regions["TC"]
-    left_out = [{**row, "held_out": "A"} for row in rows]
+    without_a = {**PLANNED, "data": {**PLANNED["data"], "held_out": "A"}}
+    left_out = summarise_segmentations([without_a], records)
     assert "FedAvg, institution left out" in build_institutions_table(left_out)
-    assert "do not compare" in build_tables(left_out) and "do not compare" not in build_tables(rows)
+    patients = records[0]["runs"]["0"]["test"]["all"]["n"]
+    assert f"all its patients (A {patients}), one" in build_tables(left_out)
+    assert "do not compare" not in build_tables(rows)
     told = build_tables([*rows, *[{**row, "source": "kaggle_3m"} for row in rows]])
     assert told.count("**Institution by institution, ") == 2 and "Dice, and HD95 in mm**" in told
     alone = [{**row, "summary": None, "seeds": []} for row in rows]
