@@ -19,7 +19,8 @@ from fedutils.errors import InputError
 EXPERIMENTS = paths.PROFILES / "experiments"
 ALONE = ("local", "central")  # trained without a federation: each hospital alone, and all images together
 # Ways to a model of each hospital's own; see `fedutils.experiment_personal`.
-PERSONAL = ("fine_tune", "fedper", "fedbn", "ditto")
+STARTED = ("fine_tune", "own_mixture")  # these go on from the model of another run
+PERSONAL = (*STARTED, "fedper", "fedbn", "ditto")
 # By source of the data: the module whose ``SECTIONS`` take the place of some of those below. It is imported
 # when a file names the source, since it builds upon this one.
 OTHER_TASKS = {"kaggle_3m": "experiment_keys", "phantom_cases": "experiment_keys"}
@@ -74,7 +75,7 @@ TRAINING = {
     "aggregator": Key(str, "mean"),
     "weighted": Key(bool, True),
     "choose_by": choice("accuracy", "accuracy", "-loss"),
-    "start_from": Key(str),  # of fine_tune: the run whose model every hospital goes on with alone
+    "start_from": Key(str),  # of STARTED: the run whose model every hospital goes on with alone
     "head_layers": number(int, least=0),  # of fedper: last layers at home, one by default; 0 is FedAvg
 }
 _SECTIONS = {
@@ -282,6 +283,8 @@ def _resolve(algorithms, training, table, where) -> dict[str, dict]:
         filled = _fill({} if changes is None else changes, optional, here)
         changed = {key: value for key, value in filled.items() if value is not None}
         resolved[str(name)] = own = {**training, "algorithm": training["algorithm"] or str(name), **changed}
+        if own["algorithm"] == "own_mixture":
+            own["num_rounds"] = 0  # it trains nothing
         as_usual = own["client_optimizer"] == "adamw" and own["cosine"]
         if own["algorithm"] in (*ALONE, "fine_tune") and not as_usual:
             raise InputError(

@@ -20,6 +20,7 @@ from fedutils.centralized import Arrays, evaluate, predict_logits, train_central
 from fedutils.data.brain_mri import CLASSES
 from fedutils.data.splits import split_groups
 from fedutils.errors import InputError
+from fedutils.fedlc import put_mixture
 from fedutils.personalise import fine_tune
 from fedutils.runs import Run
 
@@ -147,6 +148,11 @@ class PersonalClassification(Classification):
         )
         run.history[0]["seconds"] = 0.0  # as epochs have them
         return run
+
+    def put_mixture(self, model: keras.Model, client: int, seed: int, strength: float) -> None:
+        """Put the mixture of one hospital's training images into a model of FedLC with that strength."""
+        labels = self._images.training.y[self.hold(seed)[client].training]
+        put_mixture(model, np.bincount(labels, minlength=len(CLASSES)), strength)
 
     def test(self, model: keras.Model, seed: int) -> dict[str, dict]:
         """Measure on the pooled test images by part, and on each hospital's own, as ``hospital N``.

@@ -1,7 +1,8 @@
 """One seed of an algorithm that ends in a model of each hospital's own; then the test of each.
 
 Two ways: hospitals keep something at home while the federation goes on (FedPer, FedBN, Ditto), or each goes
-on alone from what a federation ended with (fine-tuning). See `fedutils.personalise`.
+on alone from what a federation ended with: by training (fine-tuning), or by putting its own mixture of
+classes into a model that was made without one (`fedutils.fedlc`). See `fedutils.personalise`.
 """
 
 import fedutils.quiet  # noqa: F401  (first: it quietens the import of TensorFlow)
@@ -15,7 +16,7 @@ import numpy as np
 from fedutils.centralized import get_weights, set_weights
 from fedutils.client_models import split_weights
 from fedutils.errors import InputError
-from fedutils.experiment_file import ALONE, PERSONAL, Experiment
+from fedutils.experiment_file import ALONE, PERSONAL, STARTED, Experiment
 from fedutils.experiment_runs import Federation, describe_alone, describe_rounds
 from fedutils.personalise import select_head
 
@@ -25,10 +26,10 @@ def check_personal(experiment: Experiment, name: str) -> None:
     training, where = experiment.algorithms[name], f"{experiment.where}: {name}"
     if experiment.is_personal and experiment.report_rounds:
         raise InputError(f"{experiment.where}: expected no report_rounds with own_test_fraction; remove them")
-    if training["start_from"] is not None and training["algorithm"] != "fine_tune":
+    if training["start_from"] is not None and training["algorithm"] not in STARTED:
         raise InputError(
-            f"{where}: expected start_from with fine_tune alone, found it with {training['algorithm']}; "
-            "remove it"
+            f"{where}: expected start_from with {' or '.join(STARTED)} alone, found it with "
+            f"{training['algorithm']}; remove it"
         )
     if training["algorithm"] not in PERSONAL:
         return
@@ -37,11 +38,19 @@ def check_personal(experiment: Experiment, name: str) -> None:
             f"{where}: expected data.own_test_fraction, since a model of each hospital's own is measured on "
             "its own images, found none; add it"
         )
-    shared = [n for n, t in experiment.algorithms.items() if t["algorithm"] not in (*PERSONAL, *ALONE)]
-    if training["algorithm"] == "fine_tune" and training["start_from"] not in shared:
+    if training["algorithm"] not in STARTED:
+        return
+    by_mixture = training["algorithm"] == "own_mixture"
+    shared = [
+        name
+        for name, other in experiment.algorithms.items()
+        if other["algorithm"] not in (*PERSONAL, *ALONE) and (other["algorithm"] == "fedlc" or not by_mixture)
+    ]
+    if training["start_from"] not in shared:
+        kind = "run of fedlc" if by_mixture else "federated run of one model for all"
         raise InputError(
-            f"{where}: start_from: expected a federated run of one model for all, of the file's "
-            f"{', '.join(shared) or 'none'}, found {training['start_from']!r}; mend it"
+            f"{where}: start_from: expected a {kind}, of the file's {', '.join(shared) or 'none'}, found "
+            f"{training['start_from']!r}; mend it"
         )
 
 
@@ -78,15 +87,17 @@ def run_fine_tune(
 ) -> dict:
     """Go on at every hospital alone, from the best round of a federation; each chooses its own epoch.
 
+    With the algorithm own_mixture there is nothing to train or choose.
+
     Parameters
     ----------
     federation : Federation
         The one that ``start_from`` names.
     training : dict
-        Of the tuning.
+        Of what follows the federation.
     seed : int
     folder : Path
-        Of the tuning.
+        Of what follows the federation.
     label : str
     start_folder : Path
         Of the federation's run: if it is there it is read, else trained, and found there by whoever asks for
@@ -111,8 +122,11 @@ def run_fine_tune(
         label=f"{label}: {training['start_from']}",
     )
     begun, trained, tests = get_weights(network), [], []
+    strength = federation.training["calibration_strength"]  # that of the process, 1 by default
     for k in range(len(task.hold(seed))):
         set_weights(network, begun)
+        if training["algorithm"] == "own_mixture":
+            task.put_mixture(network, k, seed, 1.0 if strength is None else strength)
         place = folder / f"hospital_{k + 1}"
         trained.append(task.tune(network, k, seed, training, place, f"{label}, hospital {k + 1}"))
         tests.append(task.test(network, seed))

@@ -18,6 +18,8 @@ NAMES = {
     "fedbn": "FedBN",
     "fedper": "FedPer",
     "ditto": "Ditto",
+    "fedlc": "FedLC, one for all",
+    "own_mixture": "FedLC, own mixture put in",
     "central": "central",
 }
 _POOL = "deduplicated"  # the part of the pooled test images that is reported

@@ -16,7 +16,7 @@ from fedutils import paths, runtime
 from fedutils.algorithms import ALGORITHMS, build_process
 from fedutils.communication import measure_messages
 from fedutils.errors import InputError
-from fedutils.experiment_file import ALONE, Experiment, load_experiment
+from fedutils.experiment_file import ALONE, STARTED, Experiment, load_experiment
 from fedutils.experiment_personal_runs import check_personal, choose_at_home, run_fine_tune, run_own
 from fedutils.experiment_rounds import choose_asked
 from fedutils.experiment_runs import Federation, run_central, run_local, run_rounds
@@ -28,7 +28,7 @@ from fedutils.study import load_study
 
 # What an experiment may name. Models of each hospital's own are measured on its own images, which is another
 # question: `check_personal` refuses them where hospitals hold out none.
-NAMED = (*ALGORITHMS, "fine_tune", *ALONE)
+NAMED = (*ALGORITHMS, *STARTED, *ALONE)
 _STRENGTHS = ("proximal_strength", "calibration_strength")
 
 

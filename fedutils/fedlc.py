@@ -17,6 +17,7 @@ from fedutils.local_training import OptimizerAt, build_learning_process, split_b
 from fedutils.tff import tff  # before the imports below, which it prepares
 
 # isort: split
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -105,15 +106,42 @@ def compute_shift(counts: tf.Tensor) -> tf.Tensor:
     return tf.math.log(smoothed / tf.reduce_sum(smoothed))
 
 
+def put_mixture(model: keras.Model, counts: np.ndarray, strength: float) -> None:
+    """Add a client's shift to the last bias of a model that FedLC made: its mixture is in the logits again.
+
+    Where mixtures are all that tells clients apart, this is by Bayes' rule the best model for its client, and
+    nothing is trained for it.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Changed in place.
+    counts : int (C,)
+        The client's images of each class.
+    strength : float
+        tau, that of the training.
+
+    Raises
+    ------
+    InputError
+        If the last trainable weight is no bias of C classes.
+    """
+    bias = model.trainable_variables[-1]
+    if tuple(bias.shape) != np.shape(counts):
+        raise InputError(
+            f"model {model.name}: expected a last layer with a bias of {len(counts)} classes, found the "
+            f"shape {tuple(bias.shape)}; choose another network"
+        )
+    bias.assign_add(strength * compute_shift(tf.cast(counts, tf.float32)))
+
+
 def _find_num_classes(model) -> int:
     batch = tf.nest.map_structure(
         lambda spec: tf.zeros([side or 1 for side in spec.shape], spec.dtype), model.input_spec[0]
     )
     output = model.predict_on_batch(model.initial_weights, batch, training=False)
+    found = "several outputs" if tf.nest.is_nested(output) else f"the shape {tuple(output.shape)}"
     if tf.nest.is_nested(output) or output.shape.rank != 2:
-        found = (
-            "several outputs" if tf.nest.is_nested(output) else f"an output of shape {tuple(output.shape)}"
-        )
         raise InputError(
             f"fedlc: expected a classifier with logits of shape (batch, classes), found {found}; take fedavg"
         )

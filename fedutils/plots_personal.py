@@ -25,6 +25,8 @@ _LOOKS = {  # colour and marker, the same in every figure
     "fedbn": (COLOURS[2], "s"),
     "fedper": (COLOURS[3], "s"),
     "ditto": (COLOURS[5], "P"),
+    "fedlc": (COLOURS[4], "o"),
+    "own_mixture": (COLOURS[4], "X"),
     "central": ("0.2", "D"),
 }
 

@@ -9,7 +9,7 @@ from experiment_contents import change_content
 
 from fedutils import centralized, experiment_personal, personalise, runtime
 from fedutils.algorithms import build_process
-from fedutils.centralized import get_weights, set_weights
+from fedutils.centralized import get_weights, predict_logits, set_weights
 from fedutils.communication import Messages
 from fedutils.data.audited import AuditedImages
 from fedutils.data.brain_mri import ImageSet
@@ -244,7 +244,12 @@ def test_the_interval_of_few_images_is_wide_even_if_all_are_right():
         (
             "algorithms.fedavg",
             {"start_from": "local"},
-            "expected start_from with fine_tune alone, found it with",
+            "expected start_from with fine_tune or own_mixture alone, found it with fedavg",
+        ),
+        (
+            "algorithms.own_mixture",
+            {"start_from": "fedavg"},
+            "start_from: expected a run of fedlc, of the file's none, found 'fedavg'",
         ),
         ("report_rounds", [1], "expected no report_rounds with own_test_fraction"),
         ("data.own_test_fraction", None, "fine_tune: expected data.own_test_fraction, .* found none"),
@@ -292,6 +297,8 @@ def federation():
     content["algorithms"] |= {
         "fine_tune": {"start_from": "fedavg", "num_rounds": 1, "client_learning_rate": 0.01},
         "nothing": {"algorithm": "fedper", "head_layers": 0},
+        "fedlc": {"calibration_strength": 0.5},
+        "own_mixture": {"start_from": "fedlc"},
     }
     experiment = load_experiment(content)
     task = ScoredPersonal(experiment, IMAGES)
@@ -307,6 +314,7 @@ def federation():
                 client_learning_rate=training["client_learning_rate"],
                 decay_rounds=training["num_rounds"],
                 at_home=choose_at_home(model, training),
+                calibration_strength=training["calibration_strength"],
             )
         return Federation(experiment, task, training, processes[name], Messages(8, 4))
 
@@ -339,6 +347,23 @@ def test_with_nothing_at_home_and_with_no_epoch_of_tuning_each_hospital_has_feda
         assert told["test"]["public"]["accuracy"] == pytest.approx(shared["test"]["public"]["accuracy"])
         assert told["bytes"] == shared["bytes"]
     assert tuned["best_round"] == [0, 0, 0] and tuned["start"]["best_round"] == shared["best_round"]
+
+
+def test_each_hospitals_mixture_is_put_into_the_model_of_fedlc_and_nothing_is_trained(federation, tmp_path):
+    start = federation("fedlc")
+    task, training = start.task, start.experiment.algorithms["own_mixture"]
+    shared = run_rounds(start, 0, tmp_path / "fedlc", "FedLC")
+    told = run_fine_tune(start, training, 0, tmp_path / "own", "own", start_folder=tmp_path / "fedlc")
+    assert told["rounds_planned"] == told["rounds_done"] == 0 and told["best_round"] == [0, 0, 0]
+    assert told["bytes"] == shared["bytes"] and told["start"]["best_round"] == shared["best_round"]
+    network, (rounds, clients) = task.build_model(0), start.open(0)
+    options = {"seed": 0, "folder": tmp_path / "fedlc", "label": "read again"}
+    start.train(rounds, clients, network, lambda model: task.validate(model, 0), **options)
+    for held, own in zip(task.hold(0), told["hospitals"]["own"], strict=True):
+        counts = 1 + np.bincount(IMAGES.training.y[held.training], minlength=4)
+        x, y = IMAGES.training.x[held.testing], IMAGES.training.y[held.testing]
+        by_hand = predict_logits(network, x) + 0.5 * np.log(counts / counts.sum())
+        assert own["right"] == int((by_hand.argmax(axis=1) == y).sum())
 
 
 def test_fine_tuning_starts_from_fedavg_and_goes_on_where_it_was_stopped(

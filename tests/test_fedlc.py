@@ -10,7 +10,7 @@ import tensorflow as tf
 from fedutils import runtime
 from fedutils.algorithms import build_process
 from fedutils.errors import InputError
-from fedutils.fedlc import compute_shift, count_classes
+from fedutils.fedlc import compute_shift, count_classes, put_mixture
 from fedutils.keras_tff import build_functional_model
 
 RATE = 0.5
@@ -100,6 +100,17 @@ def test_classes_are_counted_over_all_batches_and_smoothed():
     mapped = make_client([1, 1], 1).map(lambda x, y: {"x": x, "y": y})
     assert count_classes(mapped, 2).numpy().tolist() == [0, 2]
     np.testing.assert_allclose(np.exp(compute_shift(counts)), [3 / 11, 1 / 11, 6 / 11, 1 / 11], rtol=1e-6)
+
+
+def test_a_mixture_is_put_in_by_bayes_rule():
+    model, images = build_blind(), np.zeros((1, 2), np.float32)
+    before = model.get_weights()
+    put_mixture(model, np.array([0, 2, 5]), 1.0)
+    found = np.asarray(keras.ops.softmax(model(images)))[0]
+    model.set_weights(before)
+    np.testing.assert_allclose(found, [0.1, 0.3, 0.6], rtol=1e-5)
+    with pytest.raises(InputError, match=r"a bias of 2 classes, found the shape \(3,\)"):
+        put_mixture(model, np.array([1, 2]), 1.0)
 
 
 def test_a_client_without_images_changes_nothing():
