@@ -11,6 +11,11 @@ from fedutils.experiment_task import Task
 from fedutils.runs import load_run
 
 
+def has_weights(record: dict, seed: int) -> bool:
+    """Return whether the networks of a run are on this machine: a result can be read without them."""
+    return _locate(record, seed).is_dir()
+
+
 def load_trained(task: Task, record: dict, seed: int, *, hospital: int | None = None) -> keras.Model:
     """Build the network of a run and give it the weights of its best round.
 
@@ -27,9 +32,9 @@ def load_trained(task: Task, record: dict, seed: int, *, hospital: int | None = 
     Raises
     ------
     InputError
-        If the run's folder is not on this machine: a result can be read without it.
+        If the run's folder is not on this machine.
     """
-    folder = paths.output_dir() / "runs" / record["runs"][str(seed)]["run"]
+    folder = _locate(record, seed)
     if hospital is not None:
         folder = folder / f"hospital_{hospital + 1}"
     federated, alone = folder / "model.keras", folder / "run.npz"
@@ -44,3 +49,7 @@ def load_trained(task: Task, record: dict, seed: int, *, hospital: int | None = 
             f"remove {record['name']}.json from the results to train it again here"
         )
     return network
+
+
+def _locate(record, seed):
+    return paths.output_dir() / "runs" / record["runs"][str(seed)]["run"]

@@ -31,6 +31,7 @@ LAYERS = (
         "plots_scores",
         "plots_study",
         "profiles",
+        "published",
         "readme",
         "readme_network",
         "readme_segmentation",
