@@ -13,7 +13,7 @@ References
 """
 
 from fedutils.errors import InputError
-from fedutils.local_training import OptimizerAt, build_learning_process, split_batch, train_locally
+from fedutils.local_training import OptimizerAt, build_averaging_process, split_batch, train_locally
 from fedutils.tff import tff  # before the imports below, which it prepares
 
 # isort: split
@@ -23,14 +23,7 @@ import tensorflow as tf
 
 
 def build_fedlc(
-    model: tff.learning.models.FunctionalModel,
-    optimizer_at: OptimizerAt,
-    *,
-    strength: float,
-    server_optimizer: tff.learning.optimizers.Optimizer,
-    weighted: bool,
-    model_aggregator: tff.aggregators.WeightedAggregationFactory,
-    metrics_aggregator,
+    model: tff.learning.models.FunctionalModel, optimizer_at: OptimizerAt, *, strength: float, **averaging
 ) -> tff.learning.templates.LearningProcess:
     """Build FedLC [1]_, with the shift of [2]_.
 
@@ -43,34 +36,24 @@ def build_fedlc(
     strength : float
         tau: to the logits of a batch `compute_shift` times tau is added before the loss. 0 is FedAvg; at 1
         the global model answers as if all classes were equally frequent.
-    server_optimizer : tff.learning.optimizers.Optimizer
-    weighted : bool
-        Weight clients by their number of examples.
-    model_aggregator : WeightedAggregationFactory
-    metrics_aggregator : callable
-        As of TFF's builders; the loss is that of shifted logits, other metrics see those of the model.
+    **averaging
+        Of `fedutils.local_training.build_averaging_process`. Of the metrics of training, the loss is that of
+        shifted logits; others see those of the model.
 
     Raises
     ------
     InputError
-        If the model's output is not (B, C).
+        If the model's output is not (B, C), or labels are not whole numbers.
     """
     num_classes = _find_num_classes(model)
 
-    def client_update(round_number, weights, batches):
+    def train(round_number, weights, batches):
         shift = strength * compute_shift(count_classes(batches, num_classes))
-        trained = train_locally(
+        return train_locally(
             model, optimizer_at(round_number), weights, batches, to_loss=lambda logits: logits + shift
         )
-        return trained.delta, trained.count(weighted), trained.metrics
 
-    return build_learning_process(
-        model,
-        client_update,
-        lambda sent: model_aggregator.create(sent, tff.TensorType(np.float32)),
-        server_optimizer=server_optimizer,
-        metrics_aggregator=metrics_aggregator,
-    )
+    return build_averaging_process(model, train, **averaging)
 
 
 def count_classes(batches: tf.data.Dataset, num_classes: int) -> tf.Tensor:
@@ -136,6 +119,11 @@ def put_mixture(model: keras.Model, counts: np.ndarray, strength: float) -> None
 
 
 def _find_num_classes(model) -> int:
+    label_type = tf.as_dtype(tf.nest.flatten(model.input_spec[1])[0].dtype)
+    if not label_type.is_integer:
+        raise InputError(
+            f"fedlc: expected labels that are whole numbers, found {label_type.name}; take fedavg"
+        )
     batch = tf.nest.map_structure(
         lambda spec: tf.zeros([side or 1 for side in spec.shape], spec.dtype), model.input_spec[0]
     )

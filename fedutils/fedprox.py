@@ -8,22 +8,12 @@ References
 .. [1] T. Li et al., "Federated Optimization in Heterogeneous Networks", MLSys 2020.
 """
 
-from fedutils.local_training import OptimizerAt, build_learning_process, pull_towards, train_locally
-from fedutils.tff import tff  # before the import below, which it prepares
-
-# isort: split
-import numpy as np
+from fedutils.local_training import OptimizerAt, build_averaging_process, pull_towards, train_locally
+from fedutils.tff import tff
 
 
 def build_fedprox(
-    model: tff.learning.models.FunctionalModel,
-    optimizer_at: OptimizerAt,
-    *,
-    strength: float,
-    server_optimizer: tff.learning.optimizers.Optimizer,
-    weighted: bool,
-    model_aggregator: tff.aggregators.WeightedAggregationFactory,
-    metrics_aggregator,
+    model: tff.learning.models.FunctionalModel, optimizer_at: OptimizerAt, *, strength: float, **averaging
 ) -> tff.learning.templates.LearningProcess:
     """Build FedProx [1]_.
 
@@ -34,23 +24,12 @@ def build_fedprox(
         From the round's number to the optimizer of its clients.
     strength : float
         mu: ``mu / 2`` times the squared distance from the global model is added to the loss.
-    server_optimizer : tff.learning.optimizers.Optimizer
-    weighted : bool
-        Weight clients by their number of examples.
-    model_aggregator : WeightedAggregationFactory
-    metrics_aggregator : callable
-        As of TFF's builders.
+    **averaging
+        Of `fedutils.local_training.build_averaging_process`.
     """
 
-    def client_update(round_number, weights, batches):
+    def train(round_number, weights, batches):
         pull = pull_towards(tuple(weights.trainable), strength)
-        trained = train_locally(model, optimizer_at(round_number), weights, batches, pull)
-        return trained.delta, trained.count(weighted), trained.metrics
+        return train_locally(model, optimizer_at(round_number), weights, batches, pull)
 
-    return build_learning_process(
-        model,
-        client_update,
-        lambda sent: model_aggregator.create(sent, tff.TensorType(np.float32)),
-        server_optimizer=server_optimizer,
-        metrics_aggregator=metrics_aggregator,
-    )
+    return build_averaging_process(model, train, **averaging)

@@ -215,3 +215,40 @@ def build_learning_process(
         create_aggregator(work.type_signature.result[0].update),
         templates.build_apply_optimizer_finalizer(server_optimizer, weights_type),
     )
+
+
+def build_averaging_process(
+    model: tff.learning.models.FunctionalModel,
+    train: Callable[[tf.Tensor, tff.learning.models.ModelWeights, tf.data.Dataset], LocalTraining],
+    *,
+    weighted: bool,
+    model_aggregator: tff.aggregators.WeightedAggregationFactory,
+    server_optimizer: tff.learning.optimizers.Optimizer,
+    metrics_aggregator: Callable,
+) -> tff.learning.templates.LearningProcess:
+    """Build federated averaging of clients that train in a way of their own.
+
+    Parameters
+    ----------
+    model : FunctionalModel
+    train : callable
+        From (round number, int32 () from 0; `ModelWeights`; data set) to what a client has after its steps.
+    weighted : bool
+        Weight clients by their number of examples; else they count alike.
+    model_aggregator : WeightedAggregationFactory
+    server_optimizer : tff.learning.optimizers.Optimizer
+    metrics_aggregator : callable
+        As of TFF's builders.
+    """
+
+    def client_update(round_number, weights, batches):
+        trained = train(round_number, weights, batches)
+        return trained.delta, trained.count(weighted), trained.metrics
+
+    return build_learning_process(
+        model,
+        client_update,
+        lambda sent: model_aggregator.create(sent, tff.TensorType(np.float32)),
+        server_optimizer=server_optimizer,
+        metrics_aggregator=metrics_aggregator,
+    )

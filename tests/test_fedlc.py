@@ -30,7 +30,7 @@ def build_blind():
 
 
 @functools.cache
-def build(algorithm, strength=1.0, weighted=True):
+def build(algorithm, strength=1.0, weighted=True, decay_rounds=None):
     spec = (tf.TensorSpec((None, 2)), tf.TensorSpec((None,), tf.int32))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     return build_process(
@@ -40,6 +40,7 @@ def build(algorithm, strength=1.0, weighted=True):
         client_learning_rate=RATE,
         calibration_strength=strength,
         weighted=weighted,
+        decay_rounds=decay_rounds,
     )
 
 
@@ -56,12 +57,12 @@ def run(process, data, num_rounds=1):
     return np.asarray(process.get_model_weights(state).trainable[1]), output.metrics
 
 
-def step(bias, labels, strength):
+def step(bias, labels, strength, rate=RATE):
     """Take the one step of a client by hand."""
     counts = np.bincount(labels, minlength=3)
     shares = (counts + 1) / (counts + 1).sum()
     odds = np.exp(bias) * shares**strength
-    return bias - RATE * (odds / odds.sum() - counts / counts.sum())
+    return bias - rate * (odds / odds.sum() - counts / counts.sum())
 
 
 @pytest.mark.parametrize("weighted", [True, False])
@@ -74,6 +75,15 @@ def test_two_rounds_are_the_arithmetic_of_a_shifted_softmax(strength, weighted):
         )
     found, _ = run(build("fedlc", strength, weighted), [make_client(labels) for labels in LABELS], 2)
     np.testing.assert_allclose(found, bias, atol=1e-6)
+
+
+def test_the_rate_falls_along_a_cosine_to_zero():
+    bias, data = np.zeros(3), [make_client(labels) for labels in LABELS]
+    for rate in (RATE, RATE / 2):
+        bias = np.average([step(bias, labels, 1.0, rate) for labels in LABELS], axis=0, weights=[7, 3])
+    two, three = (run(build("fedlc", decay_rounds=2), data, n)[0] for n in (2, 3))
+    np.testing.assert_allclose(two, bias, atol=1e-6)
+    np.testing.assert_array_equal(two, three)
 
 
 def test_without_a_shift_it_is_fedavg():
@@ -127,3 +137,7 @@ def test_a_model_of_another_kind_is_refused():
     )
     with pytest.raises(InputError, match=r"logits of shape \(batch, classes\), found the shape"):
         build_process(outlines, algorithm="fedlc")
+    spec = (tf.TensorSpec((None, 2)), tf.TensorSpec((None, 3)))
+    numbers = build_functional_model(build_blind(), keras.losses.MeanSquaredError(), input_spec=spec)
+    with pytest.raises(InputError, match="expected labels that are whole numbers, found float32"):
+        build_process(numbers, algorithm="fedlc")

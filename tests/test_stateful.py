@@ -174,7 +174,8 @@ def test_each_client_may_have_its_own_validation():
 @pytest.mark.parametrize(
     ("algorithm", "weighted"),
     [
-        *((name, True) for name in ALGORITHMS if name not in ("fedsgd", "fedbn")),
+        # fedlc is for classes: tests/test_fedlc.py
+        *((name, True) for name in ALGORITHMS if name not in ("fedsgd", "fedbn", "fedlc")),
         ("fedavg", False),
         ("mimelite", False),
         ("fedprox", False),
