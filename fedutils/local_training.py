@@ -223,8 +223,7 @@ def build_averaging_process(
     *,
     weighted: bool,
     model_aggregator: tff.aggregators.WeightedAggregationFactory,
-    server_optimizer: tff.learning.optimizers.Optimizer,
-    metrics_aggregator: Callable,
+    **options,
 ) -> tff.learning.templates.LearningProcess:
     """Build federated averaging of clients that train in a way of their own.
 
@@ -236,9 +235,8 @@ def build_averaging_process(
     weighted : bool
         Weight clients by their number of examples; else they count alike.
     model_aggregator : WeightedAggregationFactory
-    server_optimizer : tff.learning.optimizers.Optimizer
-    metrics_aggregator : callable
-        As of TFF's builders.
+    **options
+        Of `build_learning_process`.
     """
 
     def client_update(round_number, weights, batches):
@@ -249,6 +247,5 @@ def build_averaging_process(
         model,
         client_update,
         lambda sent: model_aggregator.create(sent, tff.TensorType(np.float32)),
-        server_optimizer=server_optimizer,
-        metrics_aggregator=metrics_aggregator,
+        **options,
     )
