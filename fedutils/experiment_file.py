@@ -5,8 +5,6 @@ part, and the seeds; a run follows from it to the bit. ``profiles/experiments`` 
 Which keys there are depends on what is learned: here are those of a classification.
 """
 
-import difflib
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -15,6 +13,7 @@ import yaml
 
 from fedutils import paths
 from fedutils.errors import InputError
+from fedutils.keys import Key, choice, fill, number
 
 EXPERIMENTS = paths.PROFILES / "experiments"
 ALONE = ("local", "central")  # trained without a federation: each hospital alone, and all images together
@@ -24,39 +23,6 @@ PERSONAL = (*STARTED, "fedper", "fedbn", "ditto")
 # By source of the data: the module whose ``SECTIONS`` take the place of some of those below. It is imported
 # when a file names the source, since it builds upon this one.
 OTHER_TASKS = {"kaggle_3m": "experiment_keys", "phantom_cases": "experiment_keys"}
-
-
-@dataclass(frozen=True)
-class Key:
-    """One key: its type ([int] is a list of int), the value if it is left out, and its range."""
-
-    kind: object
-    default: object = None
-    within: Callable = lambda value: True
-    words: str = ""
-    required: bool = False
-
-
-def number(kind, default=None, *, least=None, above=None, below=None, required=False) -> Key:
-    """Return the rule of a number, or of a list of such ([int]), and of its range."""
-    limits = [
-        words
-        for words, limit in ((f"from {least}", least), (f"above {above}", above), (f"below {below}", below))
-        if limit is not None
-    ]
-
-    def within(value):
-        return all(
-            (least is None or v >= least) and (above is None or v > above) and (below is None or v < below)
-            for v in (value if isinstance(value, list) else [value])
-        )
-
-    return Key(kind, default, within, " ".join(limits), required)
-
-
-def choice(default, *names, required=False) -> Key:
-    """Return the rule of a text that is one of some names."""
-    return Key(str, default, lambda value: value in names, f"one of {', '.join(names)}", required)
 
 
 TRAINING = {
@@ -234,16 +200,16 @@ def load_experiment(source: Path | str | dict) -> Experiment:
 
 
 def _check(content, name, where) -> Experiment:
-    top = _fill(content, _TOP, where)
+    top = fill(content, _TOP, where)
     other = OTHER_TASKS.get(str(top["data"].get("source")))
     tables = _SECTIONS | (import_module(f"fedutils.{other}").SECTIONS if other else {})
     sections = {
-        key: _fill(top[key] or {}, table, f"{where}: {key}")
+        key: fill(top[key] or {}, table, f"{where}: {key}")
         for key, table in tables.items()
         if top[key] or key not in _MAY_BE_EMPTY
     }
     algorithms = _resolve(top["algorithms"], sections["training"], tables["training"], where)
-    participation = sections.get("participation") or _fill({}, _SECTIONS["participation"], where)
+    participation = sections.get("participation") or fill({}, _SECTIONS["participation"], where)
     network = sections.get("network")
     if participation["deadline_s"] is not None and network is None:
         raise InputError(
@@ -280,7 +246,7 @@ def _resolve(algorithms, training, table, where) -> dict[str, dict]:
     resolved = {}
     for name, changes in algorithms.items():
         here = f"{where}: algorithms: {name}"
-        filled = _fill({} if changes is None else changes, optional, here)
+        filled = fill({} if changes is None else changes, optional, here)
         changed = {key: value for key, value in filled.items() if value is not None}
         resolved[str(name)] = own = {**training, "algorithm": training["algorithm"] or str(name), **changed}
         if own["algorithm"] == "own_mixture":
@@ -294,45 +260,3 @@ def _resolve(algorithms, training, table, where) -> dict[str, dict]:
     if not resolved:
         raise InputError(f"{where}: algorithms: expected at least one, found none; add one")
     return resolved
-
-
-def _fill(content, table, where) -> dict:
-    """Check the keys and values of one section, and fill in what was left out."""
-    if not isinstance(content, dict):
-        raise InputError(f"{where}: expected keys and values, found {content!r}; mend it")
-    for key in content:
-        if key not in table:
-            near = difflib.get_close_matches(str(key), table, 1, cutoff=0)
-            raise InputError(
-                f"{where}: expected one of {', '.join(table)}, found the key {key!r}; did you mean "
-                f"{near[0]!r}?"
-            )
-    filled = {}
-    for key, rule in table.items():
-        value = content.get(key)
-        if value is None:
-            if rule.required:
-                raise InputError(f"{where}: expected the key {key!r}, found none; add it")
-            filled[key] = rule.default
-            continue
-        if not _matches(value, rule.kind) or not rule.within(value):
-            words = f"{_name(rule.kind)} {rule.words}".strip()
-            raise InputError(
-                f"{where}: {key}: expected {words}, found {value!r} ({type(value).__name__}); mend it"
-            )
-        filled[key] = float(value) if rule.kind is float else value
-    return filled
-
-
-def _matches(value, kind) -> bool:
-    if isinstance(kind, list):
-        return isinstance(value, list) and all(_matches(v, kind[0]) for v in value)
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    return type(value) is kind
-
-
-def _name(kind) -> str:
-    if isinstance(kind, list):
-        return f"a list of {_name(kind[0])}"
-    return {dict: "keys and values", str: "a text", bool: "true or false"}.get(kind, kind.__name__)

@@ -1,6 +1,7 @@
 """The keys of an experiment that segments tumours; see `fedutils.experiment_file`."""
 
-from fedutils.experiment_file import TRAINING, Key, choice, number
+from fedutils.experiment_file import TRAINING
+from fedutils.keys import Key, choice, number
 
 SECTIONS = {
     "data": {

@@ -39,7 +39,7 @@ _ENTRIES = (
 )
 # These move files and messages, or read settings, which name the run themselves; nothing in them changes what
 # a training step computes.
-_GROUND = {"errors", "paths", "quiet", "results", "source_code", "experiment_file"}
+_GROUND = {"errors", "paths", "quiet", "results", "source_code", "experiment_file", "keys"}
 
 
 @dataclass

@@ -145,7 +145,7 @@ LAYERS = (
         "preprocess",
         "sources",
     ),
-    ("paths", "results", "errors", "quiet", "source_code"),
+    ("paths", "results", "errors", "quiet", "source_code", "keys"),
 )
 
 
