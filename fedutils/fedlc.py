@@ -57,7 +57,9 @@ def build_fedlc(
 
 
 def count_classes(batches: tf.data.Dataset, num_classes: int) -> tf.Tensor:
-    """Return how often each class occurs in a client's batches, float32 (num_classes,).
+    """Return how often each class occurs in a client's batches of a round, float32 (num_classes,).
+
+    With several local epochs an image is counted in each.
 
     Parameters
     ----------
@@ -82,8 +84,8 @@ def compute_shift(counts: tf.Tensor) -> tf.Tensor:
     --------
     >>> from fedutils.fedlc import compute_shift
     >>> import numpy as np
-    >>> np.exp(compute_shift(np.float32([0, 2, 5]))).round(3).tolist()
-    [0.10000000149011612, 0.30000001192092896, 0.6000000238418579]
+    >>> [round(float(share), 3) for share in np.exp(compute_shift(np.float32([0, 2, 5])))]
+    [0.1, 0.3, 0.6]
     """
     smoothed = counts + 1.0
     return tf.math.log(smoothed / tf.reduce_sum(smoothed))
