@@ -39,18 +39,19 @@ def reuse_outlines(experiment: str, records: Sequence[dict], seed: int, *, root:
         If there is no such picture, or it is of other runs.
     """
     path, dice, then = root / "results" / f"{RESULT}.json", None, {}
+    stem = root / "figures" / f"{RESULT[:2]}_outlines_{experiment}"
+    pictures = [stem.with_suffix(suffix) for suffix in (".png", ".svg")]
     # No two runs take the same time to the microsecond: the seconds that both results hold name a run.
     now = {record["name"]: record["runs"][str(seed)]["seconds"] for record in records}
     if path.is_file():
         told = json.loads(path.read_text())["metrics"]
         dice = told["outlined_dice"].get(experiment)
         then = {name: told["seconds"].get(name, {}).get(str(seed)) for name in now}
-    if dice is None or now != then:
+    if dice is None or now != then or not all(picture.is_file() for picture in pictures):
         raise InputError(
             f"{experiment}: expected weights on this machine, or a published picture of these runs, found "
             "neither; remove its results to train it again here, or take it out of 'pictured'"
         )
-    for suffix in ("png", "svg"):
-        name = f"{RESULT[:2]}_outlines_{experiment}.{suffix}"
-        write_atomic(paths.figures_dir() / name, (root / "figures" / name).read_bytes())
+    for picture in pictures:
+        write_atomic(paths.figures_dir() / picture.name, picture.read_bytes())
     return dice

@@ -53,7 +53,8 @@ def test_a_picture_of_other_runs_is_not_taken_for_these(root, name, records):
     assert not paths.figures_dir().exists()
 
 
-def test_where_nothing_was_published_nothing_is_reused(root):
-    (root / "results" / f"{RESULT}.json").unlink()
+@pytest.mark.parametrize("gone", [f"results/{RESULT}.json", "figures/07_outlines_x.svg"])
+def test_where_nothing_was_published_nothing_is_reused(root, gone):
+    (root / gone).unlink()
     with pytest.raises(InputError, match="found neither; remove its results"):
         reuse_outlines("x", RECORDS, 0, root=root)
