@@ -22,6 +22,10 @@ NAMES = {
     "own_mixture": "FedLC, own mixture put in",
     "central": "central",
 }
+_MIXTURE = (
+    " Own mixture put in: the logarithm of a hospital's shares of the classes, added to the logits of "
+    "FedLC's one model; nothing is trained for it, so that its gain is knowledge of the mixture."
+)
 _POOL = "deduplicated"  # the part of the pooled test images that is reported
 
 
@@ -182,7 +186,8 @@ def build_personal_table(rows: Sequence[dict]) -> str:
         "hospital; gap and spread are the distance from best to worst and the standard deviation over "
         "hospitals. Above its most frequent class: hospitals where the model is right more often than one "
         "that always says that class. Pooled test: the de-duplicated images of all, mean over hospitals "
-        "where each has its own model.",
+        "where each has its own model."
+        + (_MIXTURE if any(row["algorithm"] == "own_mixture" for row in rows) else ""),
     ]
     return "\n".join(lines)
 

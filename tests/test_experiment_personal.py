@@ -492,6 +492,8 @@ def test_the_tables_say_what_each_hospital_gets():
     ]
     assert "| 1 / 0 / 1 | 1 / 2 / 1 | 1 of 4 |" in table[4] and table[4].endswith("| 2 of 2 |")
     assert "| – |" in table[2] and "| 1 of 2 |" in table[2]
+    mixed = build_personal_table([*rows, {**rows[1], "algorithm": "own_mixture"}]).splitlines()[-1]
+    assert "nothing is trained for it" in mixed and "nothing is trained" not in table[-1]
     own = build_hospital_table(list_hospitals(RECORDS), 0).splitlines()
     assert own[2] == "| 1 | 30 | 10 | 70.0 | 40.0 | 50.0 | 90.0 |" and len(own) == 4
     with pytest.raises(InputError, match="made-x: expected a result with own test images"):
