@@ -138,7 +138,7 @@ def plot_time_grid(told: Sequence[dict]) -> Figure:
     return fig
 
 
-def plot_rates(families: dict[str, list[dict]]) -> Figure:
+def plot_rates(families: dict[str, list[dict]], names: dict[str, str] = NAMES) -> Figure:
     """Draw the search of rates: the best validation accuracy by value, a panel a family.
 
     Parameters
@@ -146,6 +146,8 @@ def plot_rates(families: dict[str, list[dict]]) -> Figure:
     families : dict of str to list of dict
         From `fedutils.study_rates.group_rates`: of each value tried, ``value``, the accuracy that it
         ``reached`` (None: not run) and whether it was ``chosen``.
+    names : dict of str to str
+        Of families, in words; others have their own.
     """
     columns = min(len(families), 5)
     lines = -(-len(families) // columns)
@@ -180,7 +182,7 @@ def plot_rates(families: dict[str, list[dict]]) -> Figure:
         ax.xaxis.set_minor_locator(NullLocator())
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         ax.tick_params(axis="x", labelsize=7, labelrotation=45 if len(values) > 3 else 0)
-        ax.set_title(NAMES.get(name, name.replace("_", " ")), fontsize=8)
+        ax.set_title(names.get(name, name.replace("_", " ")), fontsize=8)
         ax.set_xlabel(tried[0]["setting"].replace("_", " "), fontsize=7)
         ax.yaxis.set_major_formatter(_PERCENT)
     for ax in axes[:, 0]:

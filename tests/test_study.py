@@ -121,6 +121,7 @@ def test_a_search_gives_the_best_validation_accuracy_by_value():
     (ax,) = fig.axes
     assert [text.get_text() for text in ax.texts] == ["not run"] and ax.get_title() == "FedAvg"
     assert ax.lines[0].get_xdata().tolist() == [0.1]
+    assert plots_costs.plot_rates(found, {}).axes[0].get_title() == "fedavg"
 
 
 def test_a_search_is_of_what_chooses_the_round():
