@@ -3,6 +3,7 @@
 All are drawn from `fedutils.experiment_personal_tables.list_hospitals`, without training anything.
 """
 
+import textwrap
 from collections.abc import Sequence
 
 import ipywidgets
@@ -200,7 +201,7 @@ def plot_elsewhere(matrices: dict[str, Sequence[Sequence[float]]]) -> Figure:
         for (k, j), value in np.ndenumerate(values):
             ink = {"color": "w" if value > 0.6 else "k", "fontweight": "bold" if k == j else "normal"}
             ax.text(j, k, f"{100 * value:.0f}", ha="center", va="center", fontsize=6.5, **ink)
-        ax.set_title(title, fontsize=8)
+        ax.set_title(textwrap.fill(title, 14), fontsize=8)
         ax.set_xticks(range(len(values)), range(1, len(values) + 1))
         ax.set_yticks(range(len(values)), range(1, len(values) + 1))
         ax.grid(False)
