@@ -94,6 +94,7 @@ _TOP = {
     "title": Key(str, required=True),
     **{name: Key(dict, required=name not in ("participation", "network")) for name in _SECTIONS},
     "algorithms": Key(dict),
+    "central_from": Key(str),  # another file, whose central training has the same data and as many passes
     "report_rounds": number([int], least=1),
     "seeds": number([int], least=0, required=True),
 }
@@ -119,6 +120,8 @@ class Experiment:
     report_rounds : tuple of int
         Rounds after which the best so far is measured on the test images, too.
     seeds : tuple of int
+    central_from : str or None
+        The experiment whose central training stands for that of this one; see `central_in`.
     """
 
     name: str
@@ -131,12 +134,18 @@ class Experiment:
     network: dict | None
     report_rounds: tuple[int, ...]
     seeds: tuple[int, ...]
+    central_from: str | None = None
     where: str = field(default="", compare=False)
 
     @property
     def is_personal(self) -> bool:
         """Whether each hospital is tested on images of its own, which it holds out."""
         return self.data.get("own_test_fraction") is not None
+
+    @property
+    def central_in(self) -> str:
+        """The name of the experiment whose central training this one is compared with."""
+        return self.central_from or self.name
 
     def describe(self, algorithm: str) -> dict:
         """Return the plain settings of one run: with the seed, the data and the code they define it.
@@ -219,7 +228,7 @@ def _check(content, name, where) -> Experiment:
     seeds, rounds = top["seeds"], sorted(set(top["report_rounds"] or []))
     if not seeds or len(set(seeds)) < len(seeds):
         raise InputError(f"{where}: seeds: expected different numbers, at least one, found {seeds}; mend it")
-    return Experiment(
+    experiment = Experiment(
         name=name,
         title=top["title"],
         data=sections["data"],
@@ -230,8 +239,36 @@ def _check(content, name, where) -> Experiment:
         network=network,
         report_rounds=tuple(rounds),
         seeds=tuple(seeds),
+        central_from=top["central_from"],
         where=where,
     )
+    if experiment.central_from is not None:
+        _check_central(experiment)
+    return experiment
+
+
+def _check_central(experiment: Experiment) -> None:
+    """Raise InputError unless the central training of the other file is what this one's would be."""
+    other = load_experiment(experiment.central_from)
+
+    def tell(one: Experiment, training: dict) -> dict:
+        told = {key: training[key] for key in ("batch_size", "augment", "choose_by")}
+        passes = training["num_rounds"] * training["local_epochs"]
+        return told | {"data": one.data, "model": one.model, "seeds": one.seeds, "passes": passes}
+
+    if "central" not in other.algorithms or "central" in experiment.algorithms:
+        raise InputError(
+            f"{experiment.where}: central_from: expected the algorithm central in {other.name} and not here, "
+            "found otherwise; remove it here, or central_from"
+        )
+    theirs = tell(other, other.algorithms["central"])
+    for name, training in experiment.algorithms.items():
+        ours = tell(experiment, training)
+        if apart := [key for key in ours if ours[key] != theirs[key]]:
+            raise InputError(
+                f"{experiment.where}: central_from: expected {other.name} to train as here, "
+                f"found {apart[0]} {theirs[apart[0]]} there and {ours[apart[0]]} of {name} here; name another"
+            )
 
 
 def _resolve(algorithms, training, table, where) -> dict[str, dict]:

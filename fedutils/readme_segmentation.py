@@ -3,12 +3,13 @@
 import json
 from pathlib import Path
 
+from fedutils.experiment_file import load_experiment
 from fedutils.models.registry import NETWORKS
 from fedutils.readme_study import tell_to_run
 from fedutils.segmentation_study import summarise_segmentations
 from fedutils.segmentation_table import build_tables
 from fedutils.study import load_study
-from fedutils.study_tables import count_done
+from fedutils.study_tables import count_done, list_missing, tell_hours
 
 
 def build_outlines(folder: Path) -> str:
@@ -58,10 +59,13 @@ def build_federated_segmentation(folder: Path, settings: dict) -> str:
     settings : dict
         The parameters of notebook 07, which name the experiments.
     """
-    rows = summarise_segmentations(settings["experiments"], load_study(folder))
-    measured = [row for row in rows if row["seeds"]]
-    if not measured:
+    plans = [load_experiment(name).name for name in settings["experiments"]]
+    records = [record for record in load_study(folder) if record["experiment"] in plans]
+    rows = summarise_segmentations(settings["experiments"], records)
+    if not records:
         return tell_to_run(count_done(rows), settings["experiments"])
-    missing = dict.fromkeys(row["title"] for row in rows if not row["seeds"])
-    rest = f" Not finished, or not begun: {'; '.join(missing)}." if missing else ""
-    return f"{build_tables(measured)}\n\n{count_done(rows)}.{rest} Not for clinical use."
+    measured, missing = [row for row in rows if row["seeds"]], list_missing(rows)
+    return (
+        f"{build_tables(measured)}\n\n{count_done(rows)}. {tell_hours(records)}. "
+        f"{f'Not run: {missing}. ' if missing else ''}Not for clinical use."
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 from fedutils.experiment_file import load_experiment
 from fedutils.experiment_personal_tables import build_personal_table, summarise_personal
 from fedutils.study import load_study, shorten_title, summarise_study
-from fedutils.study_tables import build_grid, count_done
+from fedutils.study_tables import build_grid, count_done, tell_hours
 
 
 def tell_to_run(words: str, experiments: Sequence[str]) -> str:
@@ -46,7 +46,7 @@ def build_study(folder: Path, settings: dict) -> str:
     plan, data = plans[0], records[0]["data"]
     training = plan.algorithms["fedavg"]
     lines.append(
-        f"{count_done(rows)}. {f'Not begun: {empty}. ' if empty else ''}"
+        f"{count_done(rows)}. {tell_hours(records)}. {f'Not begun: {empty}. ' if empty else ''}"
         f"{plan.partition['num_clients']} hospitals, {training['num_rounds']} rounds of "
         f"{training['local_epochs']} local epoch(s) where a title says nothing else, and as many "
         "passes where there is no federation; "
@@ -86,7 +86,7 @@ def build_personal(folder: Path, settings: dict) -> str:
         return tell_to_run(words, [plan.name])
     searched = any(record["experiment"] == settings["rates"] for record in stored)
     return (
-        f"{build_personal_table(summarise_personal(records))}\n\n{words}. "
+        f"{build_personal_table(summarise_personal(records))}\n\n{words}. {tell_hours(records)}. "
         f"{plan.title}; settings {'' if searched else 'not '}searched on validation images. What this does "
         "not show: hospitals that differ in scanners or patients; here they differ in how often they see "
         "each class, and a part of what personalisation gains is to know that. Not for clinical use."

@@ -41,7 +41,7 @@ def summarise_segmentations(experiments: Sequence[str | Path | dict], records: S
     found = {(record["experiment"], record["algorithm"]): record for record in records}
     rows = []
     for plan in map(load_experiment, experiments):
-        central = found.get((plan.name, "central"))
+        central = found.get((plan.central_in, "central"))
         for algorithm in sorted(plan.algorithms, key=rank):
             record = found.get((plan.name, algorithm))
             rows.append({**_plan(plan, algorithm), **_tell(record, central)})

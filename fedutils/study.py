@@ -135,7 +135,7 @@ def summarise_study(experiments: Sequence[str | Path | dict], records: Sequence[
     found = {(record["experiment"], record["algorithm"]): record for record in records}
     rows = []
     for experiment in map(load_experiment, experiments):
-        central = found.get((experiment.name, "central"))
+        central = found.get((experiment.central_in, "central"))
         for algorithm in sorted(experiment.algorithms, key=rank):
             training = experiment.algorithms[algorithm]
             record = found.get((experiment.name, algorithm))

@@ -159,6 +159,21 @@ def count_done(rows: Sequence[dict]) -> str:
     return words + (f"; cut short: {', '.join(short)}" if short else "")
 
 
+def list_missing(rows: Sequence[dict]) -> str:
+    """Return in words which trainings were planned and have no seed, experiment by experiment; maybe none."""
+    missing = {}
+    for row in rows:
+        if not row["seeds"]:
+            missing.setdefault(row["title"], []).append(row["name"])
+    return "; ".join(f"{title} ({'; '.join(names)})" for title, names in missing.items())
+
+
+def tell_hours(records: Sequence[dict]) -> str:
+    """Return in words how long the runs of some results took, all together."""
+    hours = sum(run["seconds"] for record in records for run in list_runs(record)) / 3600
+    return f"Their rounds and epochs, with validation, took {hours:.1f} h in all"
+
+
 def build_time_table(told: Sequence[dict]) -> str:
     """Return the time to an accuracy as Markdown, a line a federated result.
 

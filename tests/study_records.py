@@ -35,6 +35,7 @@ def make_run(seed, tested, curve, *, participants=None, simulated=None, up=300_0
         "rounds_planned": 3,
         "rounds_done": len(curve),
         "best_round": 1 + curve.index(max(curve)),
+        "seconds": 600.0 * len(curve),
         "validation": {"accuracy": curve, "loss": [1 - v for v in curve]},
         "partition": {"counts": COUNTS, "classes": ["a", "b"]},
         "test": test,

@@ -32,6 +32,8 @@ from fedutils.plots_federated_segmentation import (
     plot_institutions,
     plot_predictions,
 )
+from fedutils.readme_segmentation import build_federated_segmentation
+from fedutils.results import to_json
 from fedutils.segmentation_pools import SlicePool, VolumePool
 from fedutils.segmentation_study import summarise_segmentations
 from fedutils.segmentation_table import (
@@ -492,7 +494,7 @@ def records(scored):
         "fedavg": [scored.describe_shared(test, 0) for test in tests],
         "local": [scored.describe_own([test, *tests], 0) for test in tests],
     }
-    common = {"rounds_done": 2, "rounds_planned": 3, "unit": "round"}
+    common = {"rounds_done": 2, "rounds_planned": 3, "unit": "round", "seconds": 900.0}
     return [
         {
             "name": f"x-{algorithm}",
@@ -582,6 +584,19 @@ def test_a_longer_training_has_lines_of_its_own(records):
         "U-Net, FedAvg, 2 rounds of 4 epochs",
     ]
     assert all(row["length"] is None for row in summarise_segmentations([PLANNED], records))
+
+
+def test_the_readme_says_what_was_not_run_and_how_long_the_rest_took(records, tmp_path):
+    other = {**records[0], "name": "other-fedavg", "experiment": "other"}
+    for record in (*records, other):
+        (tmp_path / f"{record['name']}.json").write_text(to_json(record))
+    told = build_federated_segmentation(tmp_path, {"experiments": [PLANNED]})
+    assert "| X | FedAvg | " in told and "| X | central |" not in told
+    # Of four runs 15 minutes each, those of the other experiment not counted.
+    assert "4 of 9 planned runs done. Their rounds and epochs, with validation, took 1.0 h in all. " in told
+    assert told.endswith("Not run: X (central). Not for clinical use.")
+    none = build_federated_segmentation(tmp_path, {"experiments": ["phantom_segmentation_smoke"]})
+    assert none.endswith("planned runs done: `fedutils experiment phantom_segmentation_smoke` runs them.")
 
 
 def test_the_figure_shows_each_institution_that_has_a_test_patient_with_a_dot_a_seed(records):

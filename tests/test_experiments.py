@@ -89,6 +89,25 @@ def test_a_deadline_needs_a_network():
         load_experiment(content)
 
 
+def test_central_training_may_be_that_of_another_file_with_the_same_data_and_as_many_passes():
+    content = change("algorithms.central", None) | {"central_from": "phantom_smoke"}
+    experiment = load_experiment(content)
+    assert (experiment.central_in, load_experiment(SMOKE | {"name": "x"}).central_in) == (
+        "phantom_smoke",
+        "x",
+    )
+    assert experiment.describe("fedavg") == load_experiment(SMOKE).describe("fedavg")  # the runs are the same
+    longer = content | {"algorithms": {"fedavg": {"local_epochs": 2}}}
+    with pytest.raises(InputError, match="found passes 3 there and 6 of fedavg here; name another"):
+        load_experiment(longer)
+    with pytest.raises(InputError, match=r"as here, found seeds \(0,\) there and \(1,\) of local here"):
+        load_experiment(content | {"seeds": [1]})
+    with pytest.raises(InputError, match="expected the algorithm central in phantom_smoke and not here"):
+        load_experiment(SMOKE | {"central_from": "phantom_smoke"})
+    with pytest.raises(InputError, match="nowhere: expected an experiment, found: No such file"):
+        load_experiment(content | {"central_from": "nowhere"})
+
+
 def test_a_file_that_is_no_experiment_is_refused(tmp_path):
     for name, text, words in (
         ("none.yaml", None, "none.yaml: expected an experiment, found: No such file"),

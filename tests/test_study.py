@@ -8,12 +8,13 @@ from study_records import ALL, CENTRAL, COUNTS, FEDAVG, STUDY, make_record, make
 from fedutils import plots_costs, plots_study
 from fedutils.communication import Lines
 from fedutils.errors import InputError
+from fedutils.experiment_file import Experiment
 from fedutils.readme_study import build_study
 from fedutils.results import to_json
 from fedutils.study import compare_with_central, summarise_study
 from fedutils.study_costs import compute_costs, find_round, measure_time_to
 from fedutils.study_rates import group_rates
-from fedutils.study_tables import build_grid, build_time_table, count_done
+from fedutils.study_tables import build_grid, build_time_table, count_done, list_missing, tell_hours
 
 RECORDS = [FEDAVG, CENTRAL]
 
@@ -61,12 +62,30 @@ def test_central_is_compared_seed_by_seed_where_both_were_done():
     assert "| FedAvg | -30.0 (1 of 2 seeds) | not run |" in grid and "| central |" not in grid
 
 
+def test_central_training_of_another_file_is_compared_with(monkeypatch):
+    monkeypatch.setattr(Experiment, "central_in", "skew")
+    rows = summarise_study(STUDY, [CENTRAL, {**FEDAVG, "experiment": "even"}])
+    told = next(row for row in rows if (row["experiment"], row["algorithm"]) == ("even", "fedavg"))
+    assert told["against_central"]["values"] == [pytest.approx(-0.3)]
+
+
 def test_what_was_cut_short_is_told():
     rows = summarise_study(STUDY, RECORDS)
     assert count_done(rows) == "3 of 12 planned runs done"
     short = make_record("skew", "scaffold", [make_run(0, 0.5, [0.3, 0.4], participants=ALL[:2])])
     words = count_done(summarise_study(STUDY, [*RECORDS, short]))
     assert words == "4 of 12 planned runs done; cut short: SCAFFOLD under skew (2 of 3 rounds)"
+
+
+def test_what_is_missing_is_told_experiment_by_experiment():
+    missing = list_missing(summarise_study(STUDY, RECORDS))
+    assert missing == "Toy, skew (local, mean of hospitals; SCAFFOLD); Toy, even (FedAvg; central)"
+    assert list_missing([row for row in summarise_study(STUDY, RECORDS) if row["seeds"]]) == ""
+
+
+def test_the_hours_of_all_runs_are_added_up():
+    # Three runs of three rounds or epochs, of ten minutes each.
+    assert tell_hours(RECORDS) == "Their rounds and epochs, with validation, took 1.5 h in all"
 
 
 def test_the_epochs_of_training_in_one_place_are_rounds_times_passes():
@@ -200,7 +219,8 @@ def test_the_readme_of_a_half_done_study_shows_what_is_there(tmp_path):
     text = build_study(tmp_path, SETTINGS)
     assert "| FedAvg | 60.0 ± 14.1 |\n" in text and "| local, mean of hospitals | not run |\n" in text
     # A partition that nothing was done under has no column, and is named.
-    assert text.count("| training | skew |\n") == 4 and "3 of 12 planned runs done. Not begun: even." in text
+    assert text.count("| training | skew |\n") == 4 and "3 of 12 planned runs done. Their rounds" in text
+    assert "took 1.5 h in all. Not begun: even." in text
     assert "What this does not show" in text
     assert "at the best of the first 2 rounds" in text and "other" not in text.split("**")[2]
 
