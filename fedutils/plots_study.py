@@ -116,7 +116,9 @@ def plot_counts(
     return ax
 
 
-def plot_results(rows: Sequence[dict], ax: Axes | None = None, *, key: str = "accuracy") -> Axes:
+def plot_results(
+    rows: Sequence[dict], ax: Axes | None = None, *, key: str = "accuracy", central: dict | None = None
+) -> Axes:
     """Draw one metric of the test by algorithm: the mean, and a tick a seed; what was not run says so.
 
     Parameters
@@ -126,8 +128,13 @@ def plot_results(rows: Sequence[dict], ax: Axes | None = None, *, key: str = "ac
     ax : Axes, optional
     key : str
         Of the de-duplicated test images, as in `fedutils.study.SHOWN`.
+    central : dict, optional
+        The row whose mean is a dashed line: central training, here or in another experiment.
     """
     ax = _axis(ax, figsize=(4.2, 2.4))
+    if central is not None:
+        mean = central["summary"]["deduplicated"][key]["mean"]
+        ax.axvline(mean, color=choose_line("central")[0], ls="--", lw=0.9, zorder=1)
     for place, row in enumerate(rows):
         colour = choose_line(row["algorithm"])[0]
         if not row["seeds"]:
@@ -135,8 +142,6 @@ def plot_results(rows: Sequence[dict], ax: Axes | None = None, *, key: str = "ac
             ax.text(0.02, place, "not run", **words)
             continue
         told = row["summary"]["deduplicated"][key]
-        if row["algorithm"] == "central":
-            ax.axvline(told["mean"], color=colour, ls="--", lw=0.9, zorder=1)
         ax.plot(told["values"], [place] * len(told["values"]), "|", color=colour, ms=9, mew=1.2, alpha=0.7)
         ax.plot(told["mean"], place, "o", color=colour, ms=5)
     ax.set_yticks(range(len(rows)), [_name_and_seeds(row) for row in rows])
@@ -175,7 +180,9 @@ def plot_holdings_and_results(
         own = [row for row in rows if row["experiment"] == name]
         plot_counts(partitions[name]["counts"], partitions[name]["classes"], left, most=most)
         left.set_title(shorten_title(own[0]["title"]), fontsize=8, loc="left")
-        plot_results(own, right, key=key)
+        where = own[0]["central_in"], "central"
+        done = (row for row in rows if (row["experiment"], row["algorithm"]) == where and row["seeds"])
+        plot_results(own, right, key=key, central=next(done, None))
     filled = [ax.get_xlim() for ax in axes[:, 1] if ax.lines] or [(0, 1)]
     low, high = min(limits[0] for limits in filled), max(limits[1] for limits in filled)
     for left, right in axes[:-1]:

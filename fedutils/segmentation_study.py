@@ -27,10 +27,11 @@ def summarise_segmentations(experiments: Sequence[str | Path | dict], records: S
     -------
     list of dict
         One for each algorithm of each file: ``experiment`` and its ``title``, ``source``, ``network`` in
-        words and ``held_out``, the institution that trains nobody (or None); ``algorithm``, its ``name`` in
-        words, and ``variant``, the name with what else sets a line of a table apart; ``seeds`` done and
-        ``seeds_planned``; ``rounds_planned`` (epochs without a federation); ``length``, these in words where
-        an experiment of that source and network trains for longer or shorter (else None).
+        words and ``held_out``, the institution that trains nobody (or None); ``central_in``, the experiment
+        whose central training it is compared with; ``algorithm``, its ``name`` in words, and ``variant``, the
+        name with what else sets a line of a table apart; ``seeds`` done and ``seeds_planned``;
+        ``rounds_planned`` (epochs without a federation); ``length``, these in words where an experiment of
+        that source and network trains for longer or shorter (else None).
         Where a seed was done also ``rounds_done`` by seed, their ``unit``, the ``distance``'s (mm, or voxels
         where the files do not say how large one is), and by part of the test (all, and each institution)
         ``summary``: mean and standard deviation over seeds of ``dice``, ``hd95`` and, of regions,
@@ -68,6 +69,7 @@ def _plan(plan: Experiment, algorithm) -> dict:
         "source": "phantom" if plan.data["source"].startswith("phantom") else plan.data["source"],
         "network": NETWORKS[plan.model["name"]].title,
         "held_out": plan.data.get("held_out"),
+        "central_in": plan.central_in,
         "algorithm": algorithm,
         "name": NAMES.get(algorithm, algorithm),
         "seeds_planned": list(plan.seeds),

@@ -186,6 +186,20 @@ def test_results_stand_beside_who_holds_what_and_what_was_not_run_says_so():
     assert len({ax.get_xlim() for ax in (fig.axes[1], fig.axes[3])}) == 1
 
 
+def test_the_dashed_line_is_central_training_here_or_of_another_file(monkeypatch):
+    held = {"counts": COUNTS, "classes": ("a", "b")}
+
+    def list_dashed():
+        rows = summarise_study(STUDY, RECORDS)
+        fig = plots_study.plot_holdings_and_results(rows, {"skew": held, "even": held})
+        right = fig.axes[1::2]
+        return [[at.get_xdata()[0] for at in ax.lines if at.get_linestyle() == "--"] for ax in right]
+
+    assert list_dashed() == [[0.8], []]
+    monkeypatch.setattr(Experiment, "central_in", "skew")
+    assert list_dashed() == [[0.8], [0.8]]
+
+
 def test_the_curves_of_cost_never_fall():
     fig = plots_costs.plot_cost_grid([FEDAVG, CENTRAL], lines=Lines(16, 24, 10), target=0.6)
     assert len(fig.axes) == 3
