@@ -20,7 +20,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 
 from fedutils.errors import InputError
-from fedutils.fedlc import build_fedlc
+from fedutils.fedlc import STRENGTH, build_fedlc
 from fedutils.fednova import build_fednova
 from fedutils.fedprox import build_fedprox
 from fedutils.keras_tff import build_functional_model
@@ -99,7 +99,7 @@ def build_process(
     aggregator: str | tff.aggregators.AggregationFactory = "mean",
     weighted: bool = True,
     proximal_strength: float = 0.1,
-    calibration_strength: float = 1.0,
+    calibration_strength: float = STRENGTH,
     num_clients: int | None = None,
     at_home: Sequence[int] | None = None,
 ) -> tff.learning.templates.LearningProcess | StatefulProcess:

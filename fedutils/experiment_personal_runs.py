@@ -18,6 +18,7 @@ from fedutils.client_models import split_weights
 from fedutils.errors import InputError
 from fedutils.experiment_file import ALONE, PERSONAL, STARTED, Experiment
 from fedutils.experiment_runs import Federation, describe_alone, describe_rounds
+from fedutils.fedlc import STRENGTH
 from fedutils.personalise import select_head
 
 
@@ -82,7 +83,7 @@ def run_own(federation: Federation, seed: int, folder: Path, label: str) -> dict
     }
 
 
-def run_fine_tune(
+def run_started(
     federation: Federation, training: dict, seed: int, folder: Path, label: str, *, start_folder: Path
 ) -> dict:
     """Go on at every hospital alone, from the best round of a federation; each chooses its own epoch.
@@ -122,11 +123,12 @@ def run_fine_tune(
         label=f"{label}: {training['start_from']}",
     )
     begun, trained, tests = get_weights(network), [], []
-    strength = federation.training["calibration_strength"]  # that of the process, 1 by default
+    strength = federation.training["calibration_strength"]
+    strength = STRENGTH if strength is None else strength  # as the process has it
     for k in range(len(task.hold(seed))):
         set_weights(network, begun)
         if training["algorithm"] == "own_mixture":
-            task.put_mixture(network, k, seed, 1.0 if strength is None else strength)
+            task.put_mixture(network, k, seed, strength)
         place = folder / f"hospital_{k + 1}"
         trained.append(task.tune(network, k, seed, training, place, f"{label}, hospital {k + 1}"))
         tests.append(task.test(network, seed))

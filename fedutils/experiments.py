@@ -17,7 +17,7 @@ from fedutils.algorithms import ALGORITHMS, build_process
 from fedutils.communication import measure_messages
 from fedutils.errors import InputError
 from fedutils.experiment_file import ALONE, STARTED, Experiment, load_experiment
-from fedutils.experiment_personal_runs import check_personal, choose_at_home, run_fine_tune, run_own
+from fedutils.experiment_personal_runs import check_personal, choose_at_home, run_own, run_started
 from fedutils.experiment_rounds import choose_asked
 from fedutils.experiment_runs import Federation, run_central, run_local, run_rounds
 from fedutils.experiment_task import Task, load_task
@@ -198,7 +198,7 @@ def _prepare(experiment: Experiment, task: Task, training: dict):
     )
     federation = Federation(experiment, task, federated, process, measure_messages(process))
     if start:
-        return lambda seed, folder, label: run_fine_tune(
+        return lambda seed, folder, label: run_started(
             federation,
             training,
             seed,

@@ -21,6 +21,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+STRENGTH = 1.0  # of the shift, where none is given
+
 
 def build_fedlc(
     model: tff.learning.models.FunctionalModel, optimizer_at: OptimizerAt, *, strength: float, **averaging

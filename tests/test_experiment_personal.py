@@ -15,7 +15,7 @@ from fedutils.data.audited import AuditedImages
 from fedutils.data.brain_mri import ImageSet
 from fedutils.errors import InputError
 from fedutils.experiment_file import EXPERIMENTS, list_experiments, load_experiment
-from fedutils.experiment_personal_runs import check_personal, choose_at_home, run_fine_tune, run_own
+from fedutils.experiment_personal_runs import check_personal, choose_at_home, run_own, run_started
 from fedutils.experiment_personal_scores import OWN, ScoredPersonal, compute_interval, score_own
 from fedutils.experiment_personal_tables import (
     build_hospital_table,
@@ -341,7 +341,7 @@ def test_with_nothing_at_home_and_with_no_epoch_of_tuning_each_hospital_has_feda
     assert nothing["validation"]["accuracy"] == pytest.approx(shared["validation"]["accuracy"])
     start = federation("fedavg")
     untouched = start.experiment.algorithms["fine_tune"] | {"num_rounds": 0}
-    tuned = run_fine_tune(start, untouched, 0, tmp_path / "tuned", "tuned", start_folder=folder)
+    tuned = run_started(start, untouched, 0, tmp_path / "tuned", "tuned", start_folder=folder)
     for told in (nothing, tuned):
         assert told["hospitals"]["own"] == shared["hospitals"]["own"] and told["own"] == shared["own"]
         assert told["test"]["public"]["accuracy"] == pytest.approx(shared["test"]["public"]["accuracy"])
@@ -353,7 +353,7 @@ def test_each_hospitals_mixture_is_put_into_the_model_of_fedlc_and_nothing_is_tr
     start = federation("fedlc")
     task, training = start.task, start.experiment.algorithms["own_mixture"]
     shared = run_rounds(start, 0, tmp_path / "fedlc", "FedLC")
-    told = run_fine_tune(start, training, 0, tmp_path / "own", "own", start_folder=tmp_path / "fedlc")
+    told = run_started(start, training, 0, tmp_path / "own", "own", start_folder=tmp_path / "fedlc")
     assert told["rounds_planned"] == told["rounds_done"] == 0 and told["best_round"] == [0, 0, 0]
     assert told["bytes"] == shared["bytes"] and told["start"]["best_round"] == shared["best_round"]
     network, (rounds, clients) = task.build_model(0), start.open(0)
@@ -373,7 +373,7 @@ def test_fine_tuning_starts_from_fedavg_and_goes_on_where_it_was_stopped(
     task, training = start.task, start.experiment.algorithms["fine_tune"]
 
     def run(place):
-        return run_fine_tune(start, training, 0, tmp_path / place, place, start_folder=fedavg[0])
+        return run_started(start, training, 0, tmp_path / place, place, start_folder=fedavg[0])
 
     real, asked = task.tune, []
 
