@@ -8,6 +8,7 @@ from fedutils.study_costs import CLOCKS, MB
 
 _NOTHING = "–"
 _NOT_RUN = "not run"
+_OF_HOSPITALS = ("worst", "own_mixture")  # metrics for which the partition counts
 
 
 def build_study_table(
@@ -109,13 +110,18 @@ def build_grid(rows: Sequence[dict], *, key: str = "accuracy", after: int | None
     -------
     str
         Of what is not finished the number of seeds stands in brackets; "not run": planned, and no seed done;
-        a dash: not planned, or not measured then.
+        a dash: not planned, or not measured then. Where central training is that of another experiment, that
+        stands there, unless the metric is one of hospitals.
     """
     experiments = list(dict.fromkeys((row["experiment"], row["title"]) for row in rows))
     algorithms = list(
         dict.fromkeys(row["algorithm"] for row in sorted(rows, key=lambda r: rank(r["algorithm"])))
     )
     cells = {(row["experiment"], row["algorithm"]): row for row in rows}
+    if key not in _OF_HOSPITALS:
+        for row in rows:
+            there = cells.get((row["central_in"], "central"))
+            cells.setdefault((row["experiment"], "central"), there)
     lines = [
         f"| training | {' | '.join(shorten_title(title) for _, title in experiments)} |",
         "|---" * (1 + len(experiments)) + "|",

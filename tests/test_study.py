@@ -69,6 +69,14 @@ def test_central_training_of_another_file_is_compared_with(monkeypatch):
     assert told["against_central"]["values"] == [pytest.approx(-0.3)]
 
 
+def test_the_grid_shows_central_training_of_another_file_unless_hospitals_count(monkeypatch):
+    monkeypatch.setattr(Experiment, "central_in", "skew")
+    even = plan("even", fedavg={})
+    rows = summarise_study([STUDY[0], even], [CENTRAL, {**FEDAVG, "experiment": "even"}])
+    assert "| central | 80.0 (1 of 2 seeds) | 80.0 (1 of 2 seeds) |" in build_grid(rows)
+    assert "| central | 70.0 (1 of 2 seeds) | – |" in build_grid(rows, key="own_mixture")
+
+
 def test_what_was_cut_short_is_told():
     rows = summarise_study(STUDY, RECORDS)
     assert count_done(rows) == "3 of 12 planned runs done"
