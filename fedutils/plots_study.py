@@ -4,7 +4,7 @@ Local (each hospital alone), federated and central stand side by side, with the 
 """
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -59,7 +59,9 @@ def plot_study_curves(records: Sequence[dict], ax: Axes | None = None, *, quanti
     return ax
 
 
-def plot_study(records: Sequence[dict], *, quantity: str = "accuracy") -> Figure:
+def plot_study(
+    records: Sequence[dict], *, quantity: str = "accuracy", central_in: Mapping[str, str] | None = None
+) -> Figure:
     """Draw the learning curves of every experiment, side by side on one scale.
 
     Parameters
@@ -67,7 +69,10 @@ def plot_study(records: Sequence[dict], *, quantity: str = "accuracy") -> Figure
     records : sequence of dict
         From `load_study`.
     quantity : str
+    central_in : mapping of str to str, optional
+        By experiment: the one whose central training is drawn, if among the records; by default its own.
     """
+    central_in = central_in or {}
     experiments = list(dict.fromkeys(record["experiment"] for record in records))
     columns = 2 if len(experiments) == 4 else min(len(experiments), 3)
     rows = -(-len(experiments) // columns)
@@ -79,7 +84,9 @@ def plot_study(records: Sequence[dict], *, quantity: str = "accuracy") -> Figure
     drawn = {}
     for ax, name in zip(axes.flat, experiments, strict=False):
         own = [record for record in records if record["experiment"] == name]
-        plot_study_curves(own, ax, quantity=quantity)
+        where = central_in.get(name, name), "central"
+        there = [r for r in records if (r["experiment"], r["algorithm"]) == where and r not in own]
+        plot_study_curves([*own, *there], ax, quantity=quantity)
         ax.set_title(textwrap.fill(title_of(own[0]), 34), fontsize=8)
         drawn |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     for ax in axes[:, 1:].flat:

@@ -194,6 +194,16 @@ def test_results_stand_beside_who_holds_what_and_what_was_not_run_says_so():
     assert len({ax.get_xlim() for ax in (fig.axes[1], fig.axes[3])}) == 1
 
 
+def test_curves_show_the_central_training_of_another_experiment():
+    records = [*RECORDS, {**FEDAVG, "experiment": "even"}]
+    for central_in, shown in ((None, 0), ({"even": "skew", "skew": "skew"}, 1)):
+        left, right = plots_study.plot_study(records, central_in=central_in).axes[:2]
+        dashed = [[line for line in ax.lines if line.get_linestyle() == "--"] for ax in (left, right)]
+        assert [len(lines) for lines in dashed] == [1, shown]
+        curve = CENTRAL["runs"]["0"]["validation"]["accuracy"]
+        assert all(line.get_ydata().tolist() == curve for lines in dashed for line in lines)
+
+
 def test_the_dashed_line_is_central_training_here_or_of_another_file(monkeypatch):
     held = {"counts": COUNTS, "classes": ("a", "b")}
 
