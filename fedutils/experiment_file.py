@@ -145,7 +145,7 @@ class Experiment:
     @property
     def central_in(self) -> str:
         """The name of the experiment whose central training this one is compared with."""
-        return self.central_from or self.name
+        return Path(self.central_from).name.removesuffix(".yaml") if self.central_from else self.name
 
     def describe(self, algorithm: str) -> dict:
         """Return the plain settings of one run: with the seed, the data and the code they define it.
@@ -189,6 +189,14 @@ def load_experiment(source: Path | str | dict) -> Experiment:
         If the file cannot be read, a key is unknown (the nearest known one is named) or missing, a value has
         the wrong type or is out of range, or settings do not fit each other.
     """
+    experiment = _load(source)
+    if experiment.central_from is not None:
+        # Its own central_from is not followed: files that name each other end in a message.
+        _check_central(experiment, _load(experiment.central_from))
+    return experiment
+
+
+def _load(source) -> Experiment:
     if isinstance(source, dict):
         content = dict(source)
         name = content.pop("name", "experiment")
@@ -228,7 +236,7 @@ def _check(content, name, where) -> Experiment:
     seeds, rounds = top["seeds"], sorted(set(top["report_rounds"] or []))
     if not seeds or len(set(seeds)) < len(seeds):
         raise InputError(f"{where}: seeds: expected different numbers, at least one, found {seeds}; mend it")
-    experiment = Experiment(
+    return Experiment(
         name=name,
         title=top["title"],
         data=sections["data"],
@@ -242,14 +250,10 @@ def _check(content, name, where) -> Experiment:
         central_from=top["central_from"],
         where=where,
     )
-    if experiment.central_from is not None:
-        _check_central(experiment)
-    return experiment
 
 
-def _check_central(experiment: Experiment) -> None:
+def _check_central(experiment: Experiment, other: Experiment) -> None:
     """Raise InputError unless the central training of the other file is what this one's would be."""
-    other = load_experiment(experiment.central_from)
 
     def tell(one: Experiment, training: dict) -> dict:
         told = {key: training[key] for key in ("batch_size", "augment", "choose_by")}

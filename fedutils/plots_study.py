@@ -84,9 +84,10 @@ def plot_study(
     drawn = {}
     for ax, name in zip(axes.flat, experiments, strict=False):
         own = [record for record in records if record["experiment"] == name]
-        where = central_in.get(name, name), "central"
-        there = [r for r in records if (r["experiment"], r["algorithm"]) == where and r not in own]
-        plot_study_curves([*own, *there], ax, quantity=quantity)
+        if central_in.get(name, name) != name:
+            where = central_in[name], "central"
+            own += [record for record in records if (record["experiment"], record["algorithm"]) == where]
+        plot_study_curves(own, ax, quantity=quantity)
         ax.set_title(textwrap.fill(title_of(own[0]), 34), fontsize=8)
         drawn |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     for ax in axes[:, 1:].flat:

@@ -96,6 +96,8 @@ def test_central_training_may_be_that_of_another_file_with_the_same_data_and_as_
         "phantom_smoke",
         "x",
     )
+    by_path = load_experiment(content | {"central_from": str(EXPERIMENTS / "phantom_smoke.yaml")})
+    assert by_path.central_in == "phantom_smoke"
     assert experiment.describe("fedavg") == load_experiment(SMOKE).describe("fedavg")  # the runs are the same
     longer = content | {"algorithms": {"fedavg": {"local_epochs": 2}}}
     with pytest.raises(InputError, match="found passes 3 there and 6 of fedavg here; name another"):
@@ -106,6 +108,16 @@ def test_central_training_may_be_that_of_another_file_with_the_same_data_and_as_
         load_experiment(SMOKE | {"central_from": "phantom_smoke"})
     with pytest.raises(InputError, match="nowhere: expected an experiment, found: No such file"):
         load_experiment(content | {"central_from": "nowhere"})
+
+
+def test_files_that_name_each_other_for_central_training_end_in_a_message(tmp_path):
+    content = {key: value for key, value in change("algorithms.central", None).items() if key != "name"}
+    for name, other in (("itself", "itself"), ("first", "second"), ("second", "first")):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(content | {"central_from": str(tmp_path / f"{other}.yaml")}))
+    for name, other in (("itself", "itself"), ("first", "second")):
+        with pytest.raises(InputError, match=f"expected the algorithm central in {other} and not here"):
+            load_experiment(tmp_path / f"{name}.yaml")
 
 
 def test_a_file_that_is_no_experiment_is_refused(tmp_path):
