@@ -286,21 +286,22 @@ def secure_metrics(both):
 # Differential privacy: exact without noise; with noise, mean and standard deviation of 20,000 numbers
 
 _COUNT = 20_000
-_ZEROS = [[np.zeros(_COUNT, np.float32)] * 5] * 2
 
 
-def check_noise(both, factory, first, second=None):
-    """Hold the noise of two rounds to its standard deviations, within 5 standard errors."""
+def check_noise(both, factory, first, second=None, num_clients=5):
+    """Hold the noise of two rounds to its standard deviations, or to one of several, within 5 errors."""
     process = build_aggregation(factory, tff.TensorType(np.float32, (_COUNT,)))
 
     def check(rounds):
-        for noise, std in zip(rounds, (first, second), strict=True):
-            if std is not None:
+        for noise, stds in zip(rounds, (first, second), strict=True):
+            if stds is not None:
+                std = min(np.atleast_1d(stds), key=lambda std: abs(noise.std() - std))
                 assert abs(noise.mean()) < 5 * std / np.sqrt(_COUNT)
                 assert abs(noise.std() / std - 1) < 5 / np.sqrt(2 * _COUNT)
         assert abs(np.corrcoef(rounds)[0, 1]) < 5 / np.sqrt(_COUNT)  # fresh in each round
 
-    return both.check(aggregate, process, _ZEROS, by=check)
+    zeros = [[np.zeros(_COUNT, np.float32)] * num_clients] * 2
+    return both.check(aggregate, process, zeros, by=check)
 
 
 def effective_multiplier(multiplier, clients_per_round):
@@ -356,6 +357,8 @@ def distributed_gaussian(both):
 
 @case("Differential privacy", "ddp_secure_aggregator (Skellam), noise")
 def distributed_aggregator(both):
-    # 5 of 100 expected clients add their shares; the mean is over 5.
+    # 2 of 100 expected clients add their shares; the mean is over 2. TensorFlow Privacy takes a share's seed
+    # from the clock: two clients that draw in the same microsecond add the same share, twice.
     share = effective_multiplier(0.5, 100) * 0.1 / np.sqrt(100)
-    return check_noise(both, learning.ddp_secure_aggregator(0.5, 100, zeroing=False), share * np.sqrt(5) / 5)
+    factory = learning.ddp_secure_aggregator(0.5, 100, zeroing=False)
+    return check_noise(both, factory, (share * np.sqrt(2) / 2, share), num_clients=2)
