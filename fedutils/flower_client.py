@@ -14,7 +14,6 @@ from fedutils.local_training import pull_towards, train_locally
 from fedutils.tff import tff
 
 # isort: split
-import atexit
 import functools
 import hashlib
 import tempfile
@@ -26,16 +25,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from fedutils import runtime
 from fedutils.data.pipeline import make_batches, seed_client
 from fedutils.errors import InputError
 from fedutils.flower_settings import HospitalPlace
 from fedutils.hospital.training import load_cases
 from fedutils.model_file import load_model
 from fedutils.model_info import ModelInfo
-
-# Without it, TFF's own runtime, which nobody used, complains when the process of a message ends.
-atexit.register(runtime.use, "in_process")
 
 
 @dataclass(frozen=True)

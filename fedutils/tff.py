@@ -14,6 +14,7 @@ Until `fedutils.runtime.use` is called, TFF's own default stands: a C++ process 
 the first computation.
 """
 
+import atexit
 import importlib
 import importlib.util
 import sys
@@ -110,5 +111,9 @@ with without_harmless_lines(), warnings.catch_warnings():
     # tensorflow_probability compares versions through distutils, which is deprecated but works.
     warnings.filterwarnings("ignore", "distutils Version classes", DeprecationWarning)
     tff = _import_tff()
+
+# TFF's default ends its process in a finaliser, which fails once Python has taken the modules apart.
+_default = importlib.import_module("tensorflow_federated.python.core.impl.context_stack.set_default_context")
+atexit.register(_default.set_no_default_context)
 
 __all__ = ["tff"]

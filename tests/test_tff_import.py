@@ -21,6 +21,18 @@ def test_import_is_quiet_and_gives_a_working_tff():
     assert result.stderr == ""
 
 
+def test_what_tff_starts_by_default_ends_before_python_takes_its_modules_apart():
+    result = run_python(
+        "import atexit\n"
+        "atexit.register(lambda: print(type(tff.framework.get_context_stack().current).__name__))\n"
+        "from fedutils.tff import tff\n"
+        "import numpy as np\n"
+        "print(tff.tensorflow.computation(lambda x: x + 1, np.int32)(41))\n"
+    )
+    assert (result.returncode, result.stdout.split()) == (0, ["42", "RuntimeErrorContext"])
+    assert "Exception ignored" not in result.stderr
+
+
 def test_import_passes_on_what_is_not_harmless():
     result = run_python(
         "import sys, types, os\n"
