@@ -49,6 +49,8 @@ def plot_costs(records: Sequence[dict], ax: Axes | None = None, *, clock: str, l
 def plot_cost_grid(records: Sequence[dict], *, lines=None, target: float | None = None) -> Figure:
     """Draw `plot_costs` of every experiment (a row each) by every clock (a column each).
 
+    Each panel has a horizontal axis of its own: experiments differ in length, some fourfold.
+
     Parameters
     ----------
     records : sequence of dict
@@ -57,9 +59,7 @@ def plot_cost_grid(records: Sequence[dict], *, lines=None, target: float | None 
         A validation accuracy to mark.
     """
     names = list(dict.fromkeys(record["experiment"] for record in records if is_federated(record)))
-    fig, axes = plt.subplots(
-        len(names), 3, figsize=(7.2, 0.7 + 1.7 * len(names)), sharex="col", sharey=True, squeeze=False
-    )
+    fig, axes = plt.subplots(len(names), 3, figsize=(7.2, 0.7 + 1.7 * len(names)), sharey=True, squeeze=False)
     drawn = {}
     for row, name in zip(axes, names, strict=True):
         own = [record for record in records if record["experiment"] == name]
@@ -68,7 +68,8 @@ def plot_cost_grid(records: Sequence[dict], *, lines=None, target: float | None 
             if target is not None:
                 ax.axhline(target, color="0.6", lw=0.8, ls=":")
             ax.set_ylabel("")
-            ax.label_outer()
+            if name != names[-1]:
+                ax.set_xlabel("")
             drawn |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
         row[0].set_title(shorten_title(own[0]["title"]), fontsize=8, loc="left")
     fig.supylabel("best validation accuracy so far", fontsize=9)

@@ -1,5 +1,7 @@
 """The federated study from its results: half done or whole, every number is worked out by hand."""
 
+import copy
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -224,6 +226,20 @@ def test_the_curves_of_cost_never_fall():
     curve = fig.axes[1].lines[0]
     np.testing.assert_allclose(curve.get_xdata(), [1.5, 3.0, 4.5])
     assert curve.get_ydata().tolist() == [0.3, 0.7, 0.7]
+
+
+def test_no_curve_of_costs_is_cut_off_by_that_of_a_shorter_experiment():
+    longer = copy.deepcopy(FEDAVG) | {"experiment": "longer"}
+    for run in longer["runs"].values():
+        run["participants"] = run["participants"] * 4
+        run["validation"] = {key: values * 4 for key, values in run["validation"].items()}
+    fig = plots_costs.plot_cost_grid([FEDAVG, longer])
+    drawn = [(ax, line) for ax in fig.axes for line in ax.lines]
+    assert max(len(line.get_xdata()) for _, line in drawn) == 4 * min(
+        len(line.get_xdata()) for _, line in drawn
+    )
+    assert all(line.get_xdata()[-1] <= ax.get_xlim()[1] for ax, line in drawn)
+    plt.close(fig)
 
 
 def test_seeds_that_never_reached_the_accuracy_are_counted_in_the_figure():
