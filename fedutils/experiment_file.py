@@ -13,10 +13,10 @@ import yaml
 
 from fedutils import paths
 from fedutils.errors import InputError
+from fedutils.experiment_bounds import ALONE, check_bound
 from fedutils.keys import Key, choice, fill, number
 
 EXPERIMENTS = paths.PROFILES / "experiments"
-ALONE = ("local", "central")  # trained without a federation: each hospital alone, and all images together
 # Ways to a model of each hospital's own; see `fedutils.experiment_personal`.
 STARTED = ("fine_tune", "own_mixture")  # these go on from the model of another run
 PERSONAL = (*STARTED, "fedper", "fedbn", "ditto")
@@ -94,6 +94,7 @@ _TOP = {
     "title": Key(str, required=True),
     **{name: Key(dict, required=name not in ("participation", "network")) for name in _SECTIONS},
     "algorithms": Key(dict),
+    "local_from": Key(str),  # another file, whose hospitals alone hold the same and make as many passes
     "central_from": Key(str),  # another file, whose central training has the same data and as many passes
     "report_rounds": number([int], least=1),
     "seeds": number([int], least=0, required=True),
@@ -120,8 +121,8 @@ class Experiment:
     report_rounds : tuple of int
         Rounds after which the best so far is measured on the test images, too.
     seeds : tuple of int
-    central_from : str or None
-        The experiment whose central training stands for that of this one; see `central_in`.
+    taken : dict of str to str
+        By bound (local, central) the file that trains it for this one; see `bounds`.
     """
 
     name: str
@@ -134,7 +135,7 @@ class Experiment:
     network: dict | None
     report_rounds: tuple[int, ...]
     seeds: tuple[int, ...]
-    central_from: str | None = None
+    taken: dict[str, str] = field(default_factory=dict)
     where: str = field(default="", compare=False)
 
     @property
@@ -143,9 +144,10 @@ class Experiment:
         return self.data.get("own_test_fraction") is not None
 
     @property
-    def central_in(self) -> str:
-        """The name of the experiment whose central training this one is compared with."""
-        return Path(self.central_from).name.removesuffix(".yaml") if self.central_from else self.name
+    def bounds(self) -> dict[str, str]:
+        """By bound (local, central) the name of the experiment that trains it: this one, or another."""
+        files = {bound: Path(source).name.removesuffix(".yaml") for bound, source in self.taken.items()}
+        return {bound: files.get(bound, self.name) for bound in ALONE}
 
     def describe(self, algorithm: str) -> dict:
         """Return the plain settings of one run: with the seed, the data and the code they define it.
@@ -190,9 +192,9 @@ def load_experiment(source: Path | str | dict) -> Experiment:
         the wrong type or is out of range, or settings do not fit each other.
     """
     experiment = _load(source)
-    if experiment.central_from is not None:
-        # Its own central_from is not followed: files that name each other end in a message.
-        _check_central(experiment, _load(experiment.central_from))
+    for bound, other in experiment.taken.items():
+        # What the other takes is not followed: files that name each other end in a message.
+        check_bound(experiment, bound, _load(other))
     return experiment
 
 
@@ -247,32 +249,9 @@ def _check(content, name, where) -> Experiment:
         network=network,
         report_rounds=tuple(rounds),
         seeds=tuple(seeds),
-        central_from=top["central_from"],
+        taken={bound: top[key] for bound in ALONE if top[key := f"{bound}_from"] is not None},
         where=where,
     )
-
-
-def _check_central(experiment: Experiment, other: Experiment) -> None:
-    """Raise InputError unless the central training of the other file is what this one's would be."""
-
-    def tell(one: Experiment, training: dict) -> dict:
-        told = {key: training[key] for key in ("batch_size", "augment", "choose_by")}
-        passes = training["num_rounds"] * training["local_epochs"]
-        return told | {"data": one.data, "model": one.model, "seeds": one.seeds, "passes": passes}
-
-    if "central" not in other.algorithms or "central" in experiment.algorithms:
-        raise InputError(
-            f"{experiment.where}: central_from: expected the algorithm central in {other.name} and not here, "
-            "found otherwise; remove it here, or central_from"
-        )
-    theirs = tell(other, other.algorithms["central"])
-    for name, training in experiment.algorithms.items():
-        ours = tell(experiment, training)
-        if apart := [key for key in ours if ours[key] != theirs[key]]:
-            raise InputError(
-                f"{experiment.where}: central_from: expected {other.name} to train as here, "
-                f"found {apart[0]} {theirs[apart[0]]} there and {ours[apart[0]]} of {name} here; name another"
-            )
 
 
 def _resolve(algorithms, training, table, where) -> dict[str, dict]:

@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from fedutils.experiment_file import ALONE
+from fedutils.experiment_bounds import ALONE, add_bounds
 from fedutils.plots import COLOURS, _axis
-from fedutils.study import NAMES, list_runs, shorten_title
+from fedutils.study import NAMES, list_runs, rank, shorten_title
 from fedutils.study_tables import title_of
 
 
@@ -60,7 +60,10 @@ def plot_study_curves(records: Sequence[dict], ax: Axes | None = None, *, quanti
 
 
 def plot_study(
-    records: Sequence[dict], *, quantity: str = "accuracy", central_in: Mapping[str, str] | None = None
+    records: Sequence[dict],
+    *,
+    quantity: str = "accuracy",
+    bounds: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Figure:
     """Draw the learning curves of every experiment, side by side on one scale.
 
@@ -69,10 +72,11 @@ def plot_study(
     records : sequence of dict
         From `load_study`.
     quantity : str
-    central_in : mapping of str to str, optional
-        By experiment: the one whose central training is drawn, if among the records; by default its own.
+    bounds : mapping of str to mapping, optional
+        By experiment its `fedutils.experiment_file.Experiment.bounds`: which experiment's local and central
+        training are drawn, if among the records; by default its own.
     """
-    central_in = central_in or {}
+    bounds = bounds or {}
     experiments = list(dict.fromkeys(record["experiment"] for record in records))
     columns = 2 if len(experiments) == 4 else min(len(experiments), 3)
     rows = -(-len(experiments) // columns)
@@ -83,12 +87,9 @@ def plot_study(
         ax.axis("off")
     drawn = {}
     for ax, name in zip(axes.flat, experiments, strict=False):
-        own = [record for record in records if record["experiment"] == name]
-        if central_in.get(name, name) != name:
-            where = central_in[name], "central"
-            own += [record for record in records if (record["experiment"], record["algorithm"]) == where]
-        plot_study_curves(own, ax, quantity=quantity)
-        ax.set_title(textwrap.fill(title_of(own[0]), 34), fontsize=8)
+        plot_study_curves(add_bounds(records, name, bounds.get(name, {})), ax, quantity=quantity)
+        own = next(record for record in records if record["experiment"] == name)
+        ax.set_title(textwrap.fill(title_of(own), 34), fontsize=8)
         drawn |= dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
     for ax in axes[:, 1:].flat:
         ax.set_ylabel("")
@@ -124,24 +125,20 @@ def plot_counts(
     return ax
 
 
-def plot_results(
-    rows: Sequence[dict], ax: Axes | None = None, *, key: str = "accuracy", central: dict | None = None
-) -> Axes:
-    """Draw one metric of the test by algorithm: the mean, and a tick a seed; what was not run says so.
+def plot_results(rows: Sequence[dict], ax: Axes | None = None) -> Axes:
+    """Draw the accuracy on de-duplicated test images by algorithm: the mean, and a tick a seed.
+
+    The mean of central training is a dashed line, and what was not run says so.
 
     Parameters
     ----------
     rows : sequence of dict
-        Of one experiment, from `fedutils.study.summarise_study`.
+        Of one experiment and its bounds, from `fedutils.study.summarise_study`.
     ax : Axes, optional
-    key : str
-        Of the de-duplicated test images, as in `fedutils.study.SHOWN`.
-    central : dict, optional
-        The row whose mean is a dashed line: central training, here or in another experiment.
     """
     ax = _axis(ax, figsize=(4.2, 2.4))
-    if central is not None:
-        mean = central["summary"]["deduplicated"][key]["mean"]
+    for central in (row for row in rows if row["algorithm"] == "central" and row["seeds"]):
+        mean = central["summary"]["deduplicated"]["accuracy"]["mean"]
         ax.axvline(mean, color=choose_line("central")[0], ls="--", lw=0.9, zorder=1)
     for place, row in enumerate(rows):
         colour = choose_line(row["algorithm"])[0]
@@ -149,7 +146,7 @@ def plot_results(
             words = {"transform": ax.get_yaxis_transform(), "color": "0.5", "fontsize": 7, "va": "center"}
             ax.text(0.02, place, "not run", **words)
             continue
-        told = row["summary"]["deduplicated"][key]
+        told = row["summary"]["deduplicated"]["accuracy"]
         ax.plot(told["values"], [place] * len(told["values"]), "|", color=colour, ms=9, mew=1.2, alpha=0.7)
         ax.plot(told["mean"], place, "o", color=colour, ms=5)
     ax.set_yticks(range(len(rows)), [_name_and_seeds(row) for row in rows])
@@ -165,9 +162,7 @@ def _name_and_seeds(row) -> str:
     return name if done in (0, planned) else f"{name} ({done} of {planned} seeds)"
 
 
-def plot_holdings_and_results(
-    rows: Sequence[dict], partitions: dict[str, dict], *, key: str = "accuracy"
-) -> Figure:
+def plot_holdings_and_results(rows: Sequence[dict], partitions: dict[str, dict]) -> Figure:
     """Draw every experiment in a row: who holds what, and beside it what came of it.
 
     Parameters
@@ -176,8 +171,6 @@ def plot_holdings_and_results(
         From `fedutils.study.summarise_study`.
     partitions : dict of str to dict
         By experiment: ``counts`` (clients, classes) and ``classes``, of one seed.
-    key : str
-        See `plot_results`.
     """
     names = list(partitions)
     most = max(int(np.max(partition["counts"])) for partition in partitions.values())
@@ -185,12 +178,11 @@ def plot_holdings_and_results(
         len(names), 2, figsize=(7.2, 0.5 + 1.75 * len(names)), width_ratios=(1, 1.35), squeeze=False
     )
     for (left, right), name in zip(axes, names, strict=True):
-        own = [row for row in rows if row["experiment"] == name]
+        own = next(row for row in rows if row["experiment"] == name)
         plot_counts(partitions[name]["counts"], partitions[name]["classes"], left, most=most)
-        left.set_title(shorten_title(own[0]["title"]), fontsize=8, loc="left")
-        where = own[0]["central_in"], "central"
-        done = (row for row in rows if (row["experiment"], row["algorithm"]) == where and row["seeds"])
-        plot_results(own, right, key=key, central=next(done, None))
+        left.set_title(shorten_title(own["title"]), fontsize=8, loc="left")
+        both = add_bounds(rows, name, own["bounds"])
+        plot_results(sorted(both, key=lambda row: rank(row["algorithm"])), right)
     filled = [ax.get_xlim() for ax in axes[:, 1] if ax.lines] or [(0, 1)]
     low, high = min(limits[0] for limits in filled), max(limits[1] for limits in filled)
     for left, right in axes[:-1]:
@@ -198,6 +190,6 @@ def plot_holdings_and_results(
         right.set_xticklabels([])
     for ax in axes[:, 1]:
         ax.set_xlim(low, high)
-    axes[-1, 1].set_xlabel(f"test {key.replace('_', ' ')}, de-duplicated")
+    axes[-1, 1].set_xlabel("test accuracy, de-duplicated")
     axes[-1, 0].set_xlabel("images for training")
     return fig

@@ -27,8 +27,8 @@ def summarise_segmentations(experiments: Sequence[str | Path | dict], records: S
     -------
     list of dict
         One for each algorithm of each file: ``experiment`` and its ``title``, ``source``, ``network`` in
-        words and ``held_out``, the institution that trains nobody (or None); ``central_in``, the experiment
-        whose central training it is compared with; ``algorithm``, its ``name`` in words, and ``variant``, the
+        words and ``held_out``, the institution that trains nobody (or None); ``bounds``, by bound (local,
+        central) the experiment that trains it; ``algorithm``, its ``name`` in words, and ``variant``, the
         name with what else sets a line of a table apart; ``seeds`` done and ``seeds_planned``;
         ``rounds_planned`` (epochs without a federation); ``length``, these in words where an experiment of
         that source and network trains for longer or shorter (else None).
@@ -42,7 +42,7 @@ def summarise_segmentations(experiments: Sequence[str | Path | dict], records: S
     found = {(record["experiment"], record["algorithm"]): record for record in records}
     rows = []
     for plan in map(load_experiment, experiments):
-        central = found.get((plan.central_in, "central"))
+        central = found.get((plan.bounds["central"], "central"))
         for algorithm in sorted(plan.algorithms, key=rank):
             record = found.get((plan.name, algorithm))
             rows.append({**_plan(plan, algorithm), **_tell(record, central)})
@@ -69,7 +69,7 @@ def _plan(plan: Experiment, algorithm) -> dict:
         "source": "phantom" if plan.data["source"].startswith("phantom") else plan.data["source"],
         "network": NETWORKS[plan.model["name"]].title,
         "held_out": plan.data.get("held_out"),
-        "central_in": plan.central_in,
+        "bounds": plan.bounds,
         "algorithm": algorithm,
         "name": NAMES.get(algorithm, algorithm),
         "seeds_planned": list(plan.seeds),

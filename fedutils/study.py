@@ -126,8 +126,8 @@ def summarise_study(experiments: Sequence[str | Path | dict], records: Sequence[
     -------
     list of dict
         One for each algorithm of each file: ``experiment``, its ``title`` and ``partition``; ``algorithm``
-        and its ``name`` in words; ``federated``, whether it has rounds; ``central_in``, the
-        experiment whose central training it is compared with; ``seeds`` done and ``seeds_planned``;
+        and its ``name`` in words; ``federated``, whether it has rounds; ``bounds``, by bound (local,
+        central) the experiment that trains it; ``seeds`` done and ``seeds_planned``;
         ``rounds_planned`` (epochs without a federation). Where a seed was done also ``rounds_done`` and
         ``best_round`` by seed; the ``unit`` of both; ``summary``, mean and standard deviation over seeds by
         part of the test, and ``after``, the same at the reported rounds; ``against_central``, see
@@ -136,7 +136,7 @@ def summarise_study(experiments: Sequence[str | Path | dict], records: Sequence[
     found = {(record["experiment"], record["algorithm"]): record for record in records}
     rows = []
     for experiment in map(load_experiment, experiments):
-        central = found.get((experiment.central_in, "central"))
+        central = found.get((experiment.bounds["central"], "central"))
         for algorithm in sorted(experiment.algorithms, key=rank):
             training = experiment.algorithms[algorithm]
             record = found.get((experiment.name, algorithm))
@@ -148,7 +148,7 @@ def summarise_study(experiments: Sequence[str | Path | dict], records: Sequence[
                     "algorithm": algorithm,
                     "name": NAMES.get(algorithm, algorithm),
                     "federated": training["algorithm"] not in ALONE,
-                    "central_in": experiment.central_in,
+                    "bounds": experiment.bounds,
                     "seeds": [],
                     "seeds_planned": list(experiment.seeds),
                     "rounds_planned": count_steps(training),

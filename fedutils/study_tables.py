@@ -110,18 +110,19 @@ def build_grid(rows: Sequence[dict], *, key: str = "accuracy", after: int | None
     -------
     str
         Of what is not finished the number of seeds stands in brackets; "not run": planned, and no seed done;
-        a dash: not planned, or not measured then. Where central training is that of another experiment, that
-        stands there, unless the metric is one of hospitals.
+        a dash: not planned, or not measured then. Where a bound (local, central) is that of another
+        experiment, that stands there; not central training where the metric is one of hospitals, since the
+        partition may be another.
     """
     experiments = list(dict.fromkeys((row["experiment"], row["title"]) for row in rows))
     algorithms = list(
         dict.fromkeys(row["algorithm"] for row in sorted(rows, key=lambda r: rank(r["algorithm"])))
     )
     cells = {(row["experiment"], row["algorithm"]): row for row in rows}
-    if key not in _OF_HOSPITALS:
-        for row in rows:
-            there = cells.get((row["central_in"], "central"))
-            cells.setdefault((row["experiment"], "central"), there)
+    for row in rows:
+        for bound, where in row["bounds"].items():
+            if bound == "local" or key not in _OF_HOSPITALS:
+                cells.setdefault((row["experiment"], bound), cells.get((where, bound)))
     lines = [
         f"| training | {' | '.join(shorten_title(title) for _, title in experiments)} |",
         "|---" * (1 + len(experiments)) + "|",

@@ -45,6 +45,7 @@ LAYERS = (
     ),
     (
         "evaluate",
+        "experiment_bounds",
         "experiment_classification",
         "experiment_file",
         "experiment_keys",

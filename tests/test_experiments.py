@@ -92,12 +92,10 @@ def test_a_deadline_needs_a_network():
 def test_central_training_may_be_that_of_another_file_with_the_same_data_and_as_many_passes():
     content = change("algorithms.central", None) | {"central_from": "phantom_smoke"}
     experiment = load_experiment(content)
-    assert (experiment.central_in, load_experiment(SMOKE | {"name": "x"}).central_in) == (
-        "phantom_smoke",
-        "x",
-    )
+    assert experiment.bounds == {"local": "smoke", "central": "phantom_smoke"}
+    assert load_experiment(SMOKE | {"name": "x"}).bounds == {"local": "x", "central": "x"}
     by_path = load_experiment(content | {"central_from": str(EXPERIMENTS / "phantom_smoke.yaml")})
-    assert by_path.central_in == "phantom_smoke"
+    assert by_path.bounds["central"] == "phantom_smoke"
     assert experiment.describe("fedavg") == load_experiment(SMOKE).describe("fedavg")  # the runs are the same
     longer = content | {"algorithms": {"fedavg": {"local_epochs": 2}}}
     with pytest.raises(InputError, match="found passes 3 there and 6 of fedavg here; name another"):
@@ -108,6 +106,16 @@ def test_central_training_may_be_that_of_another_file_with_the_same_data_and_as_
         load_experiment(SMOKE | {"central_from": "phantom_smoke"})
     with pytest.raises(InputError, match="nowhere: expected an experiment, found: No such file"):
         load_experiment(content | {"central_from": "nowhere"})
+
+
+def test_hospitals_alone_may_be_those_of_another_file_with_the_same_partition():
+    content = change("algorithms.local", None) | {"local_from": "phantom_smoke"}
+    experiment = load_experiment(content)
+    assert experiment.bounds == {"local": "phantom_smoke", "central": "smoke"}
+    with pytest.raises(InputError, match=r"local_from: expected phantom_smoke to train .* partition"):
+        load_experiment(content | {"partition": {"kind": "iid", "num_clients": 3}})
+    with pytest.raises(InputError, match="local_from: expected the algorithm local in phantom_smoke"):
+        load_experiment(SMOKE | {"local_from": "phantom_smoke"})
 
 
 def test_files_that_name_each_other_for_central_training_end_in_a_message(tmp_path):

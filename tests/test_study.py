@@ -19,6 +19,8 @@ from fedutils.study_rates import group_rates
 from fedutils.study_tables import build_grid, build_time_table, count_done, list_missing, tell_hours
 
 RECORDS = [FEDAVG, CENTRAL]
+LOCAL = make_record("skew", "local", [make_run(0, 0.4, [0.4]), make_run(1, 0.6, [0.6])])
+IN_SKEW = {"local": "skew", "central": "skew"}
 
 
 def test_what_is_planned_stays_beside_what_is_done():
@@ -65,18 +67,21 @@ def test_central_is_compared_seed_by_seed_where_both_were_done():
 
 
 def test_central_training_of_another_file_is_compared_with(monkeypatch):
-    monkeypatch.setattr(Experiment, "central_in", "skew")
+    monkeypatch.setattr(Experiment, "bounds", IN_SKEW)
     rows = summarise_study(STUDY, [CENTRAL, {**FEDAVG, "experiment": "even"}])
     told = next(row for row in rows if (row["experiment"], row["algorithm"]) == ("even", "fedavg"))
     assert told["against_central"]["values"] == [pytest.approx(-0.3)]
 
 
-def test_the_grid_shows_central_training_of_another_file_unless_hospitals_count(monkeypatch):
-    monkeypatch.setattr(Experiment, "central_in", "skew")
+def test_the_grid_shows_bounds_of_another_file_but_central_not_where_hospitals_count(monkeypatch):
+    monkeypatch.setattr(Experiment, "bounds", IN_SKEW)
     even = plan("even", fedavg={})
-    rows = summarise_study([STUDY[0], even], [CENTRAL, {**FEDAVG, "experiment": "even"}])
-    assert "| central | 80.0 (1 of 2 seeds) | 80.0 (1 of 2 seeds) |" in build_grid(rows)
-    assert "| central | 70.0 (1 of 2 seeds) | – |" in build_grid(rows, key="own_mixture")
+    rows = summarise_study([STUDY[0], even], [LOCAL, CENTRAL, {**FEDAVG, "experiment": "even"}])
+    grid, of_hospitals = build_grid(rows), build_grid(rows, key="own_mixture")
+    assert "| local, mean of hospitals | 50.0 ± 14.1 | 50.0 ± 14.1 |" in grid
+    assert "| central | 80.0 (1 of 2 seeds) | 80.0 (1 of 2 seeds) |" in grid
+    assert "| local, mean of hospitals | 40.0 ± 14.1 | 40.0 ± 14.1 |" in of_hospitals
+    assert "| central | 70.0 (1 of 2 seeds) | – |" in of_hospitals
 
 
 def test_what_was_cut_short_is_told():
@@ -196,14 +201,14 @@ def test_results_stand_beside_who_holds_what_and_what_was_not_run_says_so():
     assert len({ax.get_xlim() for ax in (fig.axes[1], fig.axes[3])}) == 1
 
 
-def test_curves_show_the_central_training_of_another_experiment():
-    records = [*RECORDS, {**FEDAVG, "experiment": "even"}]
-    for central_in, shown in ((None, 0), ({"even": "skew", "skew": "skew"}, 1)):
-        left, right = plots_study.plot_study(records, central_in=central_in).axes[:2]
-        dashed = [[line for line in ax.lines if line.get_linestyle() == "--"] for ax in (left, right)]
-        assert [len(lines) for lines in dashed] == [1, shown]
-        curve = CENTRAL["runs"]["0"]["validation"]["accuracy"]
-        assert all(line.get_ydata().tolist() == curve for lines in dashed for line in lines)
+def test_curves_show_the_bounds_of_another_experiment():
+    records = [LOCAL, *RECORDS, {**FEDAVG, "experiment": "even"}]
+    for bounds, shown in ((None, 0), ({"even": IN_SKEW, "skew": IN_SKEW}, 1)):
+        panels = plots_study.plot_study(records, bounds=bounds).axes[:2]
+        for style, curve in (("--", CENTRAL["runs"]["0"]["validation"]["accuracy"]), (":", [0.5])):
+            drawn = [[line for line in ax.lines if line.get_linestyle() == style] for ax in panels]
+            assert [len(lines) for lines in drawn] == [1, shown]
+            assert all(line.get_ydata().tolist() == curve for lines in drawn for line in lines)
 
 
 def test_the_dashed_line_is_central_training_here_or_of_another_file(monkeypatch):
@@ -216,8 +221,17 @@ def test_the_dashed_line_is_central_training_here_or_of_another_file(monkeypatch
         return [[at.get_xdata()[0] for at in ax.lines if at.get_linestyle() == "--"] for ax in right]
 
     assert list_dashed() == [[0.8], []]
-    monkeypatch.setattr(Experiment, "central_in", "skew")
+    monkeypatch.setattr(Experiment, "bounds", IN_SKEW)
     assert list_dashed() == [[0.8], [0.8]]
+
+
+def test_results_stand_between_the_bounds_of_another_file(monkeypatch):
+    monkeypatch.setattr(Experiment, "bounds", IN_SKEW)
+    even = plan("even", fedavg={})
+    rows = summarise_study([STUDY[0], even], [LOCAL, CENTRAL, {**FEDAVG, "experiment": "even"}])
+    fig = plots_study.plot_holdings_and_results(rows, {"even": {"counts": COUNTS, "classes": ("a", "b")}})
+    names = [label.get_text() for label in fig.axes[1].get_yticklabels()]
+    assert names == ["local, mean", "FedAvg", "central (1 of 2 seeds)"]
 
 
 def test_the_curves_of_cost_never_fall():
