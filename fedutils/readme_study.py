@@ -55,8 +55,8 @@ def build_study(folder: Path, settings: dict) -> str:
         f"{data['num_deduplicated']} de-duplicated test images. Mean ± standard deviation over seeds, which "
         "deal the images out anew; round and epoch were chosen on validation images, rates by a search on "
         "validation images with a seed of its own, under one partition (notebook 08). Local: the mean over "
-        "hospitals, each with its own model. Two columns of as many passes share a training where it would be "
-        "the same: central, and local under one partition. What this does not show: hospitals that differ in scanners or "
+        "hospitals, each with its own model. Columns of as many passes share central training, and local "
+        "where the partition is one, too. What this does not show: hospitals that differ in scanners or "
         "patients; each algorithm at its best under every partition; what a schedule made for "
         f"{stop} rounds would reach in them. Not for clinical use."
     )
