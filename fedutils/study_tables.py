@@ -111,8 +111,7 @@ def build_grid(rows: Sequence[dict], *, key: str = "accuracy", after: int | None
     str
         Of what is not finished the number of seeds stands in brackets; "not run": planned, and no seed done;
         a dash: not planned, or not measured then. Where a bound (local, central) is that of another
-        experiment, that stands there; not central training where the metric is one of hospitals, since the
-        partition may be another.
+        experiment, that stands there; where the metric is one of hospitals, only if the partition is the same.
     """
     experiments = list(dict.fromkeys((row["experiment"], row["title"]) for row in rows))
     algorithms = list(
@@ -121,8 +120,9 @@ def build_grid(rows: Sequence[dict], *, key: str = "accuracy", after: int | None
     cells = {(row["experiment"], row["algorithm"]): row for row in rows}
     for row in rows:
         for bound, where in row["bounds"].items():
-            if bound == "local" or key not in _OF_HOSPITALS:
-                cells.setdefault((row["experiment"], bound), cells.get((where, bound)))
+            there = cells.get((where, bound))
+            if there and (key not in _OF_HOSPITALS or there["partition"] == row["partition"]):
+                cells.setdefault((row["experiment"], bound), there)
     lines = [
         f"| training | {' | '.join(shorten_title(title) for _, title in experiments)} |",
         "|---" * (1 + len(experiments)) + "|",

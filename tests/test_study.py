@@ -73,14 +73,18 @@ def test_central_training_of_another_file_is_compared_with(monkeypatch):
     assert told["against_central"]["values"] == [pytest.approx(-0.3)]
 
 
-def test_the_grid_shows_bounds_of_another_file_but_central_not_where_hospitals_count(monkeypatch):
+def test_the_grid_shows_bounds_of_another_file_where_hospitals_count_only_of_the_same_partition(monkeypatch):
     monkeypatch.setattr(Experiment, "bounds", IN_SKEW)
     even = plan("even", fedavg={})
-    rows = summarise_study([STUDY[0], even], [LOCAL, CENTRAL, {**FEDAVG, "experiment": "even"}])
+    results = [LOCAL, CENTRAL, {**FEDAVG, "experiment": "even"}]
+    rows = summarise_study([STUDY[0], even], results)
     grid, of_hospitals = build_grid(rows), build_grid(rows, key="own_mixture")
     assert "| local, mean of hospitals | 50.0 ± 14.1 | 50.0 ± 14.1 |" in grid
     assert "| central | 80.0 (1 of 2 seeds) | 80.0 (1 of 2 seeds) |" in grid
     assert "| local, mean of hospitals | 40.0 ± 14.1 | 40.0 ± 14.1 |" in of_hospitals
+    assert "| central | 70.0 (1 of 2 seeds) | 70.0 (1 of 2 seeds) |" in of_hospitals
+    four = {**even, "partition": {"kind": "iid", "num_clients": 4}}
+    of_hospitals = build_grid(summarise_study([STUDY[0], four], results), key="own_mixture")
     assert "| central | 70.0 (1 of 2 seeds) | – |" in of_hospitals
 
 
