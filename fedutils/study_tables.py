@@ -111,7 +111,7 @@ def build_grid(rows: Sequence[dict], *, key: str = "accuracy", after: int | None
     str
         Of what is not finished the number of seeds stands in brackets; "not run": planned, and no seed done;
         a dash: not planned, or not measured then. Where a bound (local, central) is that of another
-        experiment, that stands there; where the metric is one of hospitals, only if the partition is the same.
+        experiment, that stands there; a metric of hospitals does only if the partition is the same.
     """
     experiments = list(dict.fromkeys((row["experiment"], row["title"]) for row in rows))
     algorithms = list(
