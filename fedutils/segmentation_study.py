@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fedutils.data.federated_cases import EVERYONE
 from fedutils.experiment_file import ALONE, Experiment, load_experiment
+from fedutils.metrics import summarise
 from fedutils.models.registry import NETWORKS
 from fedutils.study import NAMES, compare_with_central, count_steps, list_runs, rank
 
@@ -35,7 +36,9 @@ def summarise_segmentations(experiments: Sequence[str | Path | dict], records: S
         Where a seed was done also ``rounds_done`` by seed, their ``unit``, the ``distance``'s (mm, or voxels
         where the files do not say how large one is), and by part of the test (all, and each institution)
         ``summary``: mean and standard deviation over seeds of ``dice``, ``hd95`` and, of regions,
-        ``dice_wt`` and so on; of all also ``own`` and ``worst``; ``against_central``, seed by seed; ``up``,
+        ``dice_wt`` and so on; of all also ``own`` and ``worst``; ``own_by``, the same of each
+        hospital's own network on its own patients, by institution, where hospitals have networks of their own
+        (else empty); ``against_central``, seed by seed; ``up``,
         bytes of a hospital and round; ``patients`` by part, the number tested by seed; and ``apart``, whether
         two institutions or more have test patients of their own. Otherwise these are None.
     """
@@ -87,7 +90,10 @@ def _tell_length(training) -> str:
 
 def _tell(record, central) -> dict:
     if record is None:
-        keys = ("rounds_done", "unit", "distance", "summary", "against_central", "up", "patients", "apart")
+        keys = (
+            *("rounds_done", "unit", "distance", "summary", "own_by", "against_central", "up", "patients"),
+            "apart",
+        )
         return {"seeds": [], **dict.fromkeys(keys)}
     runs, unit = list_runs(record), find_unit(record)
     return {
@@ -100,12 +106,27 @@ def _tell(record, central) -> dict:
             for part, told in record["summary"].items()
             if part != "after"
         },
+        "own_by": _tell_own(runs, unit),
         "against_central": compare_with_central(record, central, part=EVERYONE, metric="dice"),
         "up": (runs[0].get("bytes") or {}).get("up_per_client"),
         "patients": {
             part: [run["test"][part]["n"] for run in runs if part in run["test"]] for part in runs[0]["test"]
         },
         "apart": len(record["summary"].keys() - {EVERYONE, "after"}) > 1,
+    }
+
+
+def _tell_own(runs, unit) -> dict:
+    """Return Dice and distance of each hospital's own network on its own patients, by institution."""
+    found = {}
+    for hospitals in (run["hospitals"] for run in runs if "tests" in run["hospitals"]):
+        for name, own in zip(hospitals["names"], hospitals["own"], strict=True):
+            if own and name in runs[0]["test"]:  # else no patient is its own
+                found.setdefault(name, []).append(own)
+    keys = {"dice": "dice", "hd95": f"hd95_{unit}"}
+    return {
+        name: {key: summarise([own[of] for own in told]) for key, of in keys.items()}
+        for name, told in found.items()
     }
 
 

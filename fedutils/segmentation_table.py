@@ -9,8 +9,8 @@ from fedutils.study_costs import MB
 _NOTHING = "–"
 NOTE = (
     "Mean ± standard deviation over seeds, of the round (or epoch) that is best on validation patients; "
-    "each seed tests other patients. On all test patients, local is the mean over hospitals' models. Less "
-    "central: Dice on all test patients, seed by seed. Lowest hospital: the one with the lowest Dice on "
+    "each seed tests other patients. Local: the mean over hospitals' networks, all on the same patients; own "
+    "network: each on its own patients. Less central: Dice on all test patients, seed by seed. Lowest hospital: the one with the lowest Dice on "
     "its own patients, by the model that it uses. A region that only truth or prediction has counts as "
     "Dice 0 and as the diagonal of the case. What this does not show: differences smaller than what other "
     "patients would make, since an institution has few of them a seed."
@@ -65,19 +65,22 @@ def build_segmentation_table(rows: Sequence[dict]) -> str:
 def build_institutions_table(rows: Sequence[dict]) -> str | None:
     """Return Dice and HD95 institution by institution as Markdown, or None where none was tested apart.
 
-    The rows are of one source. A line is a network and a training of an experiment. Where the institution of
+    The rows are of one source. A line is a network and a training of an experiment; hospitals alone have a
+    second one, of the network that each trained itself. Where the institution of
     a column trained nobody, the line says so; then each column is an experiment of its own.
     """
     lines = {}
     for row in rows:
         words = f"{row['network']}, {row['variant']}"
         experiment = None if row["held_out"] else row["experiment"]
-        for part, told in (row["summary"] or {}).items():
-            if part != EVERYONE:
-                lines.setdefault((experiment, words), {})[part] = (
-                    f"{format_spread(told['dice'], 3, scale=1)}, {told['hd95']['mean']:.1f}"
-                    + note_missing(row["seeds"], row["seeds_planned"])
-                )
+        of_own = words.replace(row["name"], "local, own network")
+        for name, parts in ((of_own, row["own_by"]), (words, row["summary"])):
+            for part, told in (parts or {}).items():
+                if part != EVERYONE:
+                    lines.setdefault((experiment, name), {})[part] = (
+                        f"{format_spread(told['dice'], 3, scale=1)}, {told['hd95']['mean']:.1f}"
+                        + note_missing(row["seeds"], row["seeds_planned"])
+                    )
     if not lines:
         return None
     columns = sorted({part for line in lines.values() for part in line})
