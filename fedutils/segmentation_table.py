@@ -11,9 +11,9 @@ NOTE = (
     "Mean ± standard deviation over seeds, of the round (or epoch) that is best on validation patients; "
     "each seed tests other patients. Local: the mean over hospitals' networks, all on the same patients; own "
     "network: each on its own patients. Less central: Dice on all test patients, seed by seed. Lowest "
-    "hospital: the one with the lowest Dice on its own patients, by the model that it uses. A region that only "
-    "truth or prediction has counts as Dice 0 and as the diagonal of the case. What this does not show: differences smaller than what other "
-    "patients would make, since an institution has few of them a seed."
+    "hospital: the one with the lowest Dice on its own patients, by the model that it uses. A region that "
+    "only truth or prediction has counts as Dice 0 and as the diagonal of the case. What this does not show: "
+    "differences smaller than what other patients would make, since an institution has few of them a seed."
 )
 
 
