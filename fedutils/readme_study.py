@@ -6,7 +6,8 @@ from pathlib import Path
 from fedutils.experiment_file import load_experiment
 from fedutils.experiment_personal_tables import build_personal_table, summarise_personal
 from fedutils.study import load_study, shorten_title, summarise_study
-from fedutils.study_tables import build_grid, count_done, tell_hours
+from fedutils.study_skew import describe_mixtures, describe_skew, measure_price_of_skew
+from fedutils.study_tables import build_grid, build_skew_table, count_done, tell_hours
 
 
 def tell_to_run(words: str, experiments: Sequence[str]) -> str:
@@ -38,12 +39,16 @@ def build_study(folder: Path, settings: dict) -> str:
     lines = []
     for heading, key, after in (
         ("Test accuracy, %, at the best round", "accuracy", None),
+        ("Balanced accuracy (mean recall of the classes), %, at the best round", "recall", None),
         (f"Test accuracy, %, at the best of the first {stop} rounds", "accuracy", stop),
         ("Worst hospital: accuracy on its own mixture of classes, %", "own_mixture", None),
         ("Test accuracy less that of central training, points, seed by seed", "against_central", None),
     ):
         lines += [f"**{heading}**", "", build_grid(shown, key=key, after=after), ""]
-    plan, data = plans[0], records[0]["data"]
+    table = build_skew_table(shown, describe_skew(records), measure_price_of_skew(plans, rows))
+    lines += ["**How skewed the hospitals are, seed by seed**", "", table, ""]
+    plan, data, shares = plans[0], records[0]["data"], describe_mixtures(records)
+    commonest = shares["classes"].index(shares["commonest"])
     training = plan.algorithms["fedavg"]
     lines.append(
         f"{count_done(rows)}. {tell_hours(records)}. {f'Not begun: {empty}. ' if empty else ''}"
@@ -52,13 +57,14 @@ def build_study(folder: Path, settings: dict) -> str:
         "passes where there is no federation; "
         f"{plan.data['image_size']} px; {data['num_training']:,} images of "
         f"{'the real Brain Tumor MRI set' if data['source'] == 'brain_mri' else data['source']}, "
-        f"{data['num_deduplicated']} de-duplicated test images. Mean ± standard deviation over seeds, which "
-        "deal the images out anew; round and epoch were chosen on validation images, rates by a search on "
-        "validation images with a seed of its own, under one partition (notebook 08). Local: the mean over "
-        "hospitals, each with its own model. Columns of as many passes share central training, and local "
-        "where the partition is one, too. What this does not show: hospitals that differ in scanners or "
-        "patients; each algorithm at its best under every partition; what a schedule made for "
-        f"{stop} rounds would reach in them. Not for clinical use."
+        f"{data['num_deduplicated']} de-duplicated test images, of which {shares['test'][commonest]:.1%} are "
+        f"{shares['commonest']}, against {shares['training'][commonest]:.1%} of those to train on. "
+        "Mean ± standard deviation over seeds, which deal the images out anew; round and epoch were chosen "
+        "on validation images, rates by a search on validation images with a seed of its own, under one "
+        "partition (notebook 08). Local: the mean over hospitals, each with its own model. Columns of "
+        "as many passes share central training, and local where the partition is one, too. What this does "
+        "not show: hospitals that differ in scanners or patients; each algorithm at its best under every "
+        f"partition; what a schedule made for {stop} rounds would reach in them. Not for clinical use."
     )
     return "\n".join(lines)
 

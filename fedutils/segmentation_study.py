@@ -30,7 +30,8 @@ def summarise_segmentations(experiments: Sequence[str | Path | dict], records: S
         One for each algorithm of each file: ``experiment`` and its ``title``, ``source``, ``network`` in
         words and ``held_out``, the institution that trains nobody (or None); ``bounds``, by bound (local,
         central) the experiment that trains it; ``algorithm``, its ``name`` in words, and ``variant``, the
-        name with what else sets a line of a table apart; ``seeds`` done and ``seeds_planned``;
+        name with what else sets a line of a table apart; ``proximal_strength`` of FedProx (else None);
+        ``seeds`` done and ``seeds_planned``;
         ``rounds_planned`` (epochs without a federation); ``length``, these in words where an experiment of
         that source and network trains for longer or shorter (else None).
         Where a seed was done also ``rounds_done`` by seed, their ``unit``, the ``distance``'s (mm, or voxels
@@ -38,7 +39,8 @@ def summarise_segmentations(experiments: Sequence[str | Path | dict], records: S
         ``summary``: mean and standard deviation over seeds of ``dice``, ``hd95`` and, of regions,
         ``dice_wt`` and so on; of all also ``own`` and ``worst``; ``own_by``, the same of each
         hospital's own network on its own patients, by institution, where hospitals have networks of their own
-        (else empty); ``against_central``, seed by seed; ``up``,
+        (else empty), and then ``best_alone``, the highest Dice of one of them on all test patients (else
+        None); ``against_central``, seed by seed; ``up``,
         bytes of a hospital and round; ``patients`` by part, the number tested by seed; and ``apart``, whether
         two institutions or more have test patients of their own. Otherwise these are None.
     """
@@ -76,6 +78,7 @@ def _plan(plan: Experiment, algorithm) -> dict:
         "algorithm": algorithm,
         "name": NAMES.get(algorithm, algorithm),
         "seeds_planned": list(plan.seeds),
+        "proximal_strength": training["proximal_strength"] if algorithm == "fedprox" else None,
         "rounds_planned": count_steps(training),
         "length": _tell_length(training),
     }
@@ -91,8 +94,8 @@ def _tell_length(training) -> str:
 def _tell(record, central) -> dict:
     if record is None:
         keys = (
-            *("rounds_done", "unit", "distance", "summary", "own_by", "against_central", "up", "patients"),
-            "apart",
+            *("rounds_done", "unit", "distance", "summary", "own_by", "best_alone", "against_central"),
+            *("up", "patients", "apart"),
         )
         return {"seeds": [], **dict.fromkeys(keys)}
     runs, unit = list_runs(record), find_unit(record)
@@ -107,6 +110,7 @@ def _tell(record, central) -> dict:
             if part != "after"
         },
         "own_by": _tell_own(runs, unit),
+        "best_alone": _find_best(runs),
         "against_central": compare_with_central(record, central, part=EVERYONE, metric="dice"),
         "up": (runs[0].get("bytes") or {}).get("up_per_client"),
         "patients": {
@@ -128,6 +132,12 @@ def _tell_own(runs, unit) -> dict:
         name: {key: summarise([own[of] for own in told]) for key, of in keys.items()}
         for name, told in found.items()
     }
+
+
+def _find_best(runs) -> dict | None:
+    if "tests" not in runs[0]["hospitals"]:
+        return None
+    return summarise([max(one[EVERYONE]["dice"] for one in run["hospitals"]["tests"]) for run in runs])
 
 
 def find_unit(record: dict) -> str:

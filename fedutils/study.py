@@ -29,7 +29,7 @@ NAMES = {
     "central": "central",
 }
 PHANTOM_NOTE = "The phantom is a drawing: no clinical statement follows from its numbers."
-SHOWN = ("accuracy", "f1", "auc", "worst", "own_mixture")
+SHOWN = ("accuracy", "recall", "f1", "auc", "worst", "own_mixture")
 
 
 def load_study(folder: Path) -> list[dict]:
@@ -127,11 +127,13 @@ def summarise_study(experiments: Sequence[str | Path | dict], records: Sequence[
     list of dict
         One for each algorithm of each file: ``experiment``, its ``title`` and ``partition``; ``algorithm``
         and its ``name`` in words; ``federated``, whether it has rounds; ``bounds``, by bound (local,
-        central) the experiment that trains it; ``seeds`` done and ``seeds_planned``;
-        ``rounds_planned`` (epochs without a federation). Where a seed was done also ``rounds_done`` and
-        ``best_round`` by seed; the ``unit`` of both; ``summary``, mean and standard deviation over seeds by
-        part of the test, and ``after``, the same at the reported rounds; ``against_central``, see
-        `compare_with_central`; ``bytes``, of a hospital and round; otherwise all of these are None.
+        central) the experiment that trains it; ``seeds`` done and ``seeds_planned``; ``rounds_planned``
+        (epochs without a federation). Where a seed was done also ``rounds_done`` and ``best_round`` by
+        seed; the ``unit`` of both; ``validation``, mean and standard deviation of the accuracy on
+        validation images then (None where each hospital has a model of its own); ``summary``, mean and
+        standard deviation over seeds by part of the test, and ``after``, the same at the reported rounds;
+        ``against_central``, see `compare_with_central`; ``bytes``, of a hospital and round; otherwise all
+        of these are None.
     """
     found = {(record["experiment"], record["algorithm"]): record for record in records}
     rows = []
@@ -167,8 +169,8 @@ def count_steps(training) -> int:
 def _tell(record, central) -> dict:
     """Return what a row says of a result that may not be there."""
     if record is None:
-        keys = ("rounds_done", "best_round", "unit", "summary", "after", "against_central", "bytes")
-        return dict.fromkeys(keys)
+        keys = ("rounds_done", "best_round", "unit", "validation", "summary", "after")
+        return dict.fromkeys((*keys, "against_central", "bytes"))
     runs, told = list_runs(record), record["summary"]
     sent = runs[0].get("bytes")
     return {
@@ -176,11 +178,18 @@ def _tell(record, central) -> dict:
         "rounds_done": [run["rounds_done"] for run in runs],
         "best_round": [run["best_round"] for run in runs],
         "unit": runs[0]["unit"],
+        "validation": _validate(runs),
         "summary": _shorten(told),
         "after": {stop: _shorten(value) for stop, value in told["after"].items()},
         "against_central": compare_with_central(record, central),
         "bytes": sent and {key: sent[f"{key}_per_client"] for key in ("down", "up")},
     }
+
+
+def _validate(runs) -> dict | None:
+    if any(isinstance(run["best_round"], list) for run in runs):
+        return None  # a round of its own for each hospital, and curves of their mean
+    return summarise([run["validation"]["accuracy"][run["best_round"] - 1] for run in runs])
 
 
 def _shorten(told) -> dict:

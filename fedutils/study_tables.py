@@ -152,6 +152,32 @@ def _grid_cell(row, key, after) -> str:
     return text + note_missing(value["values"], row["seeds_planned"])
 
 
+def build_skew_table(rows: Sequence[dict], skew: dict, price: dict) -> str:
+    """Return how skewed the hospitals are as Markdown: a line a partition, values seed by seed.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        From `fedutils.study.summarise_study`.
+    skew : dict
+        From `fedutils.study_skew.describe_skew`.
+    price : dict
+        From `fedutils.study_skew.measure_price_of_skew`.
+    """
+    lines = [
+        "| partition | label distance | share of the largest hospital, % | FedAvg less IID, points |",
+        "|---|---|---|---|",
+    ]
+    for name, title in dict.fromkeys((row["experiment"], row["title"]) for row in rows):
+        if told := skew.get(name):
+            distances = ", ".join(f"{far:.2f}" for far in told["label_distance"])
+            shares = ", ".join(f"{100 * share:.0f}" for share in told["largest"])
+            apart = price.get(name, {"values": []})["values"]
+            cost = ", ".join(f"{100 * value:+.1f}" for value in apart) or _NOTHING
+            lines.append(f"| {shorten_title(title)} | {distances} | {shares} | {cost} |")
+    return "\n".join(lines)
+
+
 def count_done(rows: Sequence[dict]) -> str:
     """Return in words how many runs and rounds were done of those planned."""
     planned = sum(len(row["seeds_planned"]) for row in rows)

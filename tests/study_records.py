@@ -5,6 +5,7 @@ from fedutils.metrics import summarise
 TRAINING = {"num_rounds": 3, "batch_size": 8, "client_learning_rate": 0.01, "cosine": True}
 COUNTS = [[10, 0], [10, 20], [30, 30]]  # three hospitals of 10, 30 and 60 images
 PARTS = ("deduplicated", "public")
+SCORES = ("accuracy", "recall", "f1", "auc")
 
 
 def plan(name, *, kind="iid", **algorithms):
@@ -25,7 +26,7 @@ def plan(name, *, kind="iid", **algorithms):
 def make_run(seed, tested, curve, *, participants=None, simulated=None, up=300_000):
     """Return one seed's run: test accuracy, validation accuracy by round, and who took part."""
     alone = participants is None
-    test = {part: {"accuracy": tested, "f1": tested, "auc": tested} for part in PARTS}
+    test = {part: dict.fromkeys(SCORES, tested) | {"confusion": [[6, 0], [1, 1]]} for part in PARTS}
     worst = {part: {"accuracy": tested, "own_mixture": tested - 0.1} for part in PARTS}
     run = {
         "run": f"toy-{seed}",
@@ -37,7 +38,7 @@ def make_run(seed, tested, curve, *, participants=None, simulated=None, up=300_0
         "best_round": 1 + curve.index(max(curve)),
         "seconds": 600.0 * len(curve),
         "validation": {"accuracy": curve, "loss": [1 - v for v in curve]},
-        "partition": {"counts": COUNTS, "classes": ["a", "b"]},
+        "partition": {"counts": COUNTS, "classes": ["a", "b"], "label_distance": 0.25},
         "test": test,
         "worst": worst,
         "after": {} if alone else {"2": {"test": test, "worst": worst}},
@@ -62,9 +63,7 @@ def make_record(experiment, algorithm, runs, *, name=None):
 
     def told(measured):
         return {
-            part: {
-                key: summarise([m["test"][part][key] for m in measured]) for key in ("accuracy", "f1", "auc")
-            }
+            part: {key: summarise([m["test"][part][key] for m in measured]) for key in SCORES}
             | {
                 "worst": summarise([m["worst"][part]["accuracy"] for m in measured]),
                 "own_mixture": summarise([m["worst"][part]["own_mixture"] for m in measured]),

@@ -87,6 +87,7 @@ LAYERS = (
         "study",
         "study_costs",
         "study_rates",
+        "study_skew",
         "segmentation_study",
     ),
     (

@@ -549,7 +549,7 @@ def test_a_federation_is_compared_with_central_training_seed_by_seed(records):
 
 def test_institutions_and_regions_have_tables_of_their_own(records):
     rows = summarise_segmentations([PLANNED], records)
-    (_, fedavg), _ = read_table(build_institutions_table(rows))
+    (_, _, fedavg), _ = read_table(build_institutions_table(rows))
     assert list(fedavg) == ["training", "A", "B"] and fedavg["training"] == "U-Net, FedAvg"
     of_a = records[0]["summary"]["A"]
     assert fedavg["A"].startswith(f"{np.mean([0.7, 0.3]):.3f} ± ")
@@ -567,8 +567,26 @@ def test_institutions_and_regions_have_tables_of_their_own(records):
     assert "do not compare" not in build_tables(rows)
     told = build_tables([*rows, *[{**row, "source": "kaggle_3m"} for row in rows]])
     assert told.count("**Institution by institution, ") == 2 and "Dice, and HD95 in mm**" in told
-    alone = [{**row, "summary": None, "seeds": []} for row in rows]
+    alone = [{**row, "summary": None, "own_by": None, "seeds": []} for row in rows]
     assert build_institutions_table(alone) is None and build_regions_table(alone) is None
+
+
+def test_a_hospital_alone_is_seen_by_its_own_network_on_its_own_patients(records):
+    rows = summarise_segmentations([PLANNED], records)
+    (own, mean, _), _ = read_table(build_institutions_table(rows))
+    assert own["training"] == "U-Net, local, own network" and own["A"].endswith("(2 of 3 seeds)")
+    # The first hospital's network has the scores of the federation; over all networks they vary less.
+    assert own["A"].startswith(f"0.500 ± {np.std([0.7, 0.3], ddof=1):.3f}")
+    networks = [[0.7, 0.7, 0.3], [0.3, 0.7, 0.3]]
+    assert mean["A"].startswith(f"0.500 ± {np.std(np.mean(networks, axis=1), ddof=1):.3f}")
+    local, fedavg, _ = rows
+    runs = [records[1]["runs"][seed] for seed in "01"]
+    for k, name in enumerate("AB"):
+        told = [run["hospitals"]["own"][k]["dice"] for run in runs]
+        assert local["own_by"][name]["dice"]["values"] == told
+    best = [max(one["all"]["dice"] for one in run["hospitals"]["tests"]) for run in runs]
+    assert local["best_alone"]["values"] == best
+    assert fedavg["own_by"] == {} and fedavg["best_alone"] is None
 
 
 def test_a_longer_training_has_lines_of_its_own(records):
@@ -578,8 +596,10 @@ def test_a_longer_training_has_lines_of_its_own(records):
     rows = summarise_segmentations([PLANNED, longer], [*records, *again])
     lines, _ = read_table(build_institutions_table(rows))  # neither takes the other's place
     assert [line["training"] for line in lines] == [
+        "U-Net, local, own network, 2 epochs",
         "U-Net, local, mean of hospitals, 2 epochs",
         "U-Net, FedAvg, 2 rounds",
+        "U-Net, local, own network, 8 epochs",
         "U-Net, local, mean of hospitals, 8 epochs",
         "U-Net, FedAvg, 2 rounds of 4 epochs",
     ]

@@ -284,8 +284,9 @@ def test_the_readme_of_a_half_done_study_shows_what_is_there(tmp_path):
         (tmp_path / f"{record['name']}.json").write_text(to_json(record))
     text = build_study(tmp_path, SETTINGS)
     assert "| FedAvg | 60.0 ± 14.1 |\n" in text and "| local, mean of hospitals | not run |\n" in text
+    assert "| skew | 0.25, 0.25 | 60, 60 | – |" in text
     # A partition that nothing was done under has no column, and is named.
-    assert text.count("| training | skew |\n") == 4 and "3 of 12 planned runs done. Their rounds" in text
+    assert text.count("| training | skew |\n") == 5 and "3 of 12 planned runs done. Their rounds" in text
     assert "took 1.5 h in all. Not begun: even." in text
     assert "What this does not show" in text
     assert "at the best of the first 2 rounds" in text and "other" not in text.split("**")[2]
