@@ -17,12 +17,13 @@ from collections.abc import Sequence
 
 from fedutils.errors import InputError
 from fedutils.local_training import OptimizerAt, choose, pull_towards, train_locally
-from fedutils.stateful import StatefulProcess, build_stateful_process, join_weights
+from fedutils.stateful import StatefulProcess, build_stateful_process
 from fedutils.tff import tff  # before the imports below, which it prepares
 
 # isort: split
 import keras
 
+from fedutils.at_home import join_weights
 from fedutils.centralized import Arrays, evaluate, get_weights, set_weights, train_central
 from fedutils.runs import Run
 

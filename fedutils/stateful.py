@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from fedutils.at_home import build_exchange
 from fedutils.errors import InputError
 from fedutils.local_training import build_initial_weights, find_data_type
 from fedutils.tff import tff  # before the imports below, which it prepares
@@ -23,6 +24,30 @@ import numpy as np
 import tensorflow as tf
 
 _FLOAT = tff.TensorType(np.float32)
+
+
+class ClientUpdate(NamedTuple):
+    """What a client gives in a round.
+
+    Attributes
+    ----------
+    message : structure of tensor
+    weight : float32 ()
+        How much the message counts in the mean.
+    state : structure
+        The client's own, for its next round.
+    metrics : structure
+        Unfinalized ones.
+    told : structure of float32 (), optional
+        What the server gets the sum of, as it is: it does not go through the aggregator. By default each
+        client tells 1.
+    """
+
+    message: Any
+    weight: tf.Tensor
+    state: Any
+    metrics: Any
+    told: Any = np.float32(1)
 
 
 class StatefulOutput(NamedTuple):
@@ -68,8 +93,8 @@ def build_stateful_process(
     *,
     begin_client: Callable,
     client_update: Callable,
-    begin_server: Callable = lambda weights: (),
-    server_update: Callable = lambda own, mean, num_participants: (own, mean),
+    begin_server: Callable = lambda weights: ((), ()),
+    server_update: Callable = lambda sent, kept, mean, told: (sent, kept, mean),
     personal_weights: Callable | None = None,
     at_home: Sequence[int] = (),
     num_clients: int | None = None,
@@ -82,15 +107,17 @@ def build_stateful_process(
     Parameters
     ----------
     model : FunctionalModel
-    begin_client, begin_server : callable
-        From the whole model's `ModelWeights` to what a client, and the server beside the model, begin with.
+    begin_client : callable
+        From the whole model's `ModelWeights` to what a client begins with.
     client_update : callable
-        From (round number, int32 () from 0; what the server has beside the model; `ModelWeights` without
-        those at home; client state; data set) to (message, its weight float32 (), new client state,
-        unfinalized metrics).
+        From (round number, int32 () from 0; what the server sends beside the model; `ModelWeights` without
+        those at home; client state; data set) to a `ClientUpdate`.
+    begin_server : callable
+        From the whole model's `ModelWeights` to (what the server sends beside the model, what it keeps for
+        itself).
     server_update : callable
-        From (what the server has, the weighted mean of the messages, number of participants float32 ()) to
-        (what it has then, the update of the trainable weights that are not at home).
+        From (what it sent, what it kept, the weighted mean of the messages, the sum of what clients told) to
+        (what it sends next, what it keeps then, the update of the trainable weights that are not at home).
     personal_weights : callable, optional
         From (the server's `ModelWeights`, all of them; client state) to the client's own `ModelWeights`.
     at_home : sequence of int
@@ -105,29 +132,31 @@ def build_stateful_process(
     templates = tff.learning.templates
     initial_weights = build_initial_weights(model)
     weights_type = initial_weights.type_signature.result
-    take_shared, put_shared = _build_exchange(weights_type, at_home)
+    take_shared, put_shared = build_exchange(weights_type, at_home)
     shared_type = take_shared.type_signature.result
     data_type = find_data_type(model)
 
     begin_own = tff.tensorflow.computation(begin_server, weights_type)
     client_type = tff.tensorflow.computation(begin_client, weights_type).type_signature.result
-    own_type = begin_own.type_signature.result
+    sent_type, kept_type = begin_own.type_signature.result
 
-    @tff.tensorflow.computation(np.int32, own_type, shared_type, client_type, data_type)
+    @tff.tensorflow.computation(np.int32, sent_type, shared_type, client_type, data_type)
     @tf.function
-    def work(round_number, own, weights, client_state, batches):
-        message, count, client_state, metrics = client_update(
-            round_number, own, weights, client_state, batches
-        )
-        return templates.ClientResult(message, count), client_state, metrics
+    def work(round_number, received, weights, client_state, batches):
+        done = ClientUpdate(*client_update(round_number, received, weights, client_state, batches))
+        return templates.ClientResult(done.message, done.weight), done.state, done.metrics, done.told
 
-    message_type = work.type_signature.result[0].update
+    message_type, told_type = work.type_signature.result[0].update, work.type_signature.result[3]
 
-    @tff.tensorflow.computation((np.int32, own_type), message_type, np.float32)
-    def absorb(client_work, mean, num_participants):
-        round_number, own = client_work
-        own, update = server_update(own, mean, num_participants)
-        return (round_number + 1, own), update
+    @tff.tensorflow.computation((np.int32, sent_type, kept_type), message_type, told_type)
+    def absorb(client_work, mean, told):
+        round_number, sent, kept = client_work
+        sent, kept, update = server_update(sent, kept, mean, told)
+        return (round_number + 1, sent, kept), update
+
+    @tff.tensorflow.computation((np.int32, sent_type, kept_type))
+    def take_sent(client_work):
+        return client_work[:2]
 
     distributor = templates.build_broadcast_process(shared_type)
     aggregator = model_aggregator.create(message_type, _FLOAT)
@@ -136,7 +165,8 @@ def build_stateful_process(
     @tff.federated_computation
     def initialize():
         weights = tff.federated_eval(initial_weights, tff.SERVER)
-        client_work = (tff.federated_value(np.int32(0), tff.SERVER), tff.federated_map(begin_own, weights))
+        own = tff.federated_map(begin_own, weights)
+        client_work = (tff.federated_value(np.int32(0), tff.SERVER), own[0], own[1])
         return tff.federated_zip(
             templates.LearningAlgorithmState(
                 weights,
@@ -157,13 +187,14 @@ def build_stateful_process(
     def advance_all(state, client_states, data):
         shared = tff.federated_map(take_shared, state.global_model_weights)
         sent = distributor.next(state.distributor, shared)
-        round_number, own = tff.federated_broadcast(state.client_work)
-        result, client_states, unfinalized = tff.federated_map(
-            work, (round_number, own, sent.result, client_states, data)
+        round_number, received = tff.federated_broadcast(tff.federated_map(take_sent, state.client_work))
+        result, client_states, unfinalized, told = tff.federated_map(
+            work, (round_number, received, sent.result, client_states, data)
         )
         mean = aggregator.next(state.aggregator, result.update, result.update_weight)
-        num_participants = tff.federated_sum(tff.federated_value(np.float32(1), tff.CLIENTS))
-        client_work, update = tff.federated_map(absorb, (state.client_work, mean.result, num_participants))
+        client_work, update = tff.federated_map(
+            absorb, (state.client_work, mean.result, tff.federated_sum(told))
+        )
         final = finalizer.next(state.finalizer, shared, update)
         weights = tff.federated_map(put_shared, (state.global_model_weights, final.result))
         train = metrics_aggregator(model.finalize_metrics)(unfinalized)
@@ -207,30 +238,6 @@ def build_stateful_process(
         get_personal_weights,
         num_clients,
     )
-
-
-def join_weights(shared: tuple, own: tuple, at_home: Sequence[int]) -> tuple:
-    """Return all trainable weights, in their order, from those that are shared and those at home."""
-    count = len(shared) + len(own)
-    shared, own = iter(shared), iter(own)
-    return tuple(next(own if i in at_home else shared) for i in range(count))
-
-
-def _build_exchange(weights_type, at_home):
-    """Build the computations that take the shared weights out of a model's, and put them back."""
-    ModelWeights = tff.learning.models.ModelWeights
-
-    @tff.tensorflow.computation(weights_type)
-    def take(weights):
-        shared = tuple(w for i, w in enumerate(weights.trainable) if i not in at_home)
-        return ModelWeights(shared, weights.non_trainable)
-
-    @tff.tensorflow.computation(weights_type, take.type_signature.result)
-    def put(weights, shared):
-        own = tuple(weights.trainable[i] for i in sorted(at_home))
-        return ModelWeights(join_weights(shared.trainable, own, at_home), weights.non_trainable)
-
-    return take, put
 
 
 # ---- what drives a process, stateful or not

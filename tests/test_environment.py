@@ -92,6 +92,7 @@ LAYERS = (
     ),
     (
         "algorithms",
+        "at_home",
         "client_models",
         "communication",
         "federated",

@@ -9,11 +9,14 @@ from quadratics import START, build_parabola, make_client, run_rounds, walk, wei
 from fedutils import runtime
 from fedutils.algorithms import build_process
 from fedutils.errors import InputError
+from fedutils.stateful import advance, begin_rounds
+from fedutils.tff import tff
 
 RATE = 0.1
 CLIENTS = [(1.0, 2.0, 5, 3), (3.0, -1.0, 4, 1), (0.5, 1.0, 7, 2)]  # curvature, optimum, steps, batch size
 DATA = [make_client(*client) for client in CLIENTS]
 SIZES = np.array([15, 4, 14])
+LOST = make_client(float("nan"), 0.0, 4)  # as many examples as the second client; no step of it is finite
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,6 +40,15 @@ def read_variates(state):
     """Return the server's control variate, and the clients'."""
     common = float(np.squeeze(state.server.client_work[1][0]))
     return common, np.array([float(np.squeeze(client[0])) for client in state.clients])
+
+
+def follow(process, rounds):
+    """Run rounds, each a dict from the clients that take part to their batches; return all states."""
+    weights = tff.learning.models.ModelWeights((np.full((1, 1), START, np.float32),), ())
+    states = [begin_rounds(process, weights, len(DATA))]
+    for batches in rounds:
+        states.append(advance(process, states[-1], list(batches), list(batches.values()))[0])
+    return states
 
 
 def test_its_first_round_is_that_of_fedavg():
@@ -85,6 +97,35 @@ def test_with_some_of_the_clients_the_others_count_with_what_they_had():
     common, own = read_variates(state)
     assert own[1] == 0 and (own[[0, 2]] != 0).all()
     assert common == pytest.approx(own.mean(), abs=1e-5)  # over three, not two
+
+
+@pytest.mark.parametrize(("weighted", "shares"), [(True, SIZES), (False, np.ones(3))])
+@pytest.mark.parametrize("second", [DATA[1], LOST], ids=["all finite", "one diverges"])
+def test_whoever_takes_part_the_servers_variate_is_the_mean_of_the_clients(second, weighted, shares):
+    chosen = [[0, 1], [1, 2], [1], [0, 2], [0, 1, 2], [2]]
+    states = follow(
+        build("scaffold", weighted), [{k: (DATA[0], second, DATA[2])[k] for k in c} for c in chosen]
+    )
+    for state in states[2:]:  # after two rounds each has taken part
+        common, own = read_variates(state)
+        assert common == pytest.approx(np.average(own, weights=shares), abs=1e-5)
+        assert np.ptp(own) > 0.1 and (own[1] == 0) == (second is LOST)
+
+
+def test_a_client_that_is_not_known_yet_counts_with_the_mean_size_of_the_others():
+    common, own = read_variates(follow(build("scaffold"), [{0: DATA[0]}, {0: DATA[0], 2: DATA[2]}])[-1])
+    sizes = np.array([15, (15 + 14) / 2, 14])
+    assert own[1] == 0 and common == pytest.approx(np.average(own, weights=sizes), abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_with_two_of_three_clients_in_a_round_it_ends_at_the_optimum_of_all(seed):
+    rng = np.random.default_rng(seed)
+    chosen = [sorted(rng.choice(3, 2, replace=False).tolist()) for _ in range(150)]
+    process = build("scaffold")
+    state = follow(process, [{k: DATA[k] for k in round_} for round_ in chosen])[-1]
+    h, t = np.array([client[:2] for client in CLIENTS]).T
+    assert weight_of(process, state) == pytest.approx((SIZES * h * t).sum() / (SIZES * h).sum(), abs=1e-3)
 
 
 def test_it_reaches_the_optimum_that_fedavg_misses():
