@@ -1,8 +1,7 @@
 """Federated algorithms from plain arguments: `build_process`.
 
 Averaging, MimeLite, FedSGD and all optimizers and aggregators but one are TensorFlow Federated's own; the
-other algorithms have files of their own. This file names them, checks that they fit together, and adds
-what each client measured to what TFF reports of all.
+other algorithms have files of their own. This file names them and checks that they fit together.
 
 References
 ----------
@@ -16,9 +15,9 @@ References
    Classification", arXiv:1909.06335, 2019 (FedAvgM).
 """
 
-from collections import OrderedDict
 from collections.abc import Sequence
 
+from fedutils.aggregators import AGGREGATORS, sum_and_keep
 from fedutils.errors import InputError
 from fedutils.fedlc import STRENGTH, build_fedlc
 from fedutils.fednova import build_fednova
@@ -34,7 +33,6 @@ from fedutils.tff import tff  # before the imports below, which it prepares
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow_federated.python.common_libs import structure
 
 _optimizers = tff.learning.optimizers
 OPTIMIZERS = {
@@ -46,16 +44,6 @@ OPTIMIZERS = {
     "rmsprop": _optimizers.build_rmsprop,
     "yogi": _optimizers.build_yogi,
     "adafactor": build_adafactor,
-}
-_learning = tff.learning
-# From (weighted,) to an aggregator.
-AGGREGATORS = {
-    "mean": lambda weighted: (
-        tff.aggregators.MeanFactory() if weighted else tff.aggregators.UnweightedMeanFactory()
-    ),
-    "robust": lambda weighted: _learning.robust_aggregator(weighted=weighted),
-    "compressed": lambda weighted: _learning.compression_aggregator(weighted=weighted),
-    "secure": lambda weighted: _learning.secure_aggregator(weighted=weighted),
 }
 _algorithms = tff.learning.algorithms
 # By (name, weighted).
@@ -127,7 +115,10 @@ def build_process(
         FedAdagrad [3]_ are "adam", "yogi" and "adagrad".
     server_learning_rate : float
     aggregator : str or tff.aggregators.AggregationFactory
-        A name in `AGGREGATORS`. "secure" computes what secure aggregation would, and protects nothing.
+        A name in `AGGREGATORS`. "secure" computes what secure aggregation would, and protects nothing. Of
+        MimeLite it aggregates the gradients at the global model too, apart from the updates: with
+        differential privacy a round is then two queries, and costs as much privacy as two rounds of FedAvg.
+        The metrics of training do not go through it.
     weighted : bool
         Weight clients by their number of examples; else they count alike.
     proximal_strength : float
@@ -181,11 +172,14 @@ def build_process(
     rate = _build_schedule(client_learning_rate, decay_rounds)
     build = _choose("client_optimizer", client_optimizer, OPTIMIZERS, lambda _: client_optimizer)
     common = {"model_aggregator": aggregator, "metrics_aggregator": sum_and_keep}
+    if algorithm == "mimelite":  # as large as the update, and TFF would take their plain mean
+        common["full_gradient_aggregator"] = aggregator
     if decay_rounds is None and algorithm not in _OWN:
         clients = () if algorithm == "fedsgd" else (build(client_learning_rate),)
         return _BUILDERS[algorithm, weighted](model, *clients, server_optimizer, **common)
     if not is_weighted:  # what follows hands weights over in any case; this leaves them out of the mean
-        common["model_aggregator"] = tff.aggregators.as_weighted_aggregator(aggregator)
+        for name in common.keys() - {"metrics_aggregator"}:
+            common[name] = tff.aggregators.as_weighted_aggregator(aggregator)
     if algorithm in ("fedavg", "mimelite"):
         return _build_scheduled(model, algorithm, build, rate, server_optimizer, weighted, common)
     common |= {"server_optimizer": server_optimizer, "weighted": weighted}
@@ -249,45 +243,3 @@ def _choose(argument, name, table, otherwise=None):
     if name not in table:
         raise InputError(f"{argument}: expected one of {', '.join(table)}, found {name!r}")
     return table[name]
-
-
-def sum_and_keep(metric_finalizers, local_unfinalized_metrics_type=None):
-    """Aggregate metrics as TFF does, by their sums, and keep each client's own beside them.
-
-    For the ``metrics_aggregator`` of TFF's builders, with functional models; some builders pass a type,
-    which is not needed.
-    """
-    add_up = tff.learning.metrics.sum_then_finalize(metric_finalizers)
-
-    @tff.federated_computation
-    def aggregate(unfinalized):
-        finalize = tff.tensorflow.computation(metric_finalizers, unfinalized.type_signature.member)
-        numbers = OrderedDict(structure.iter_elements(finalize.type_signature.result))
-        columns = tff.to_type(
-            OrderedDict((name, tff.TensorType(t.dtype, (None,))) for name, t in numbers.items())
-        )
-
-        @tff.tensorflow.computation
-        def begin():
-            return OrderedDict((name, tf.zeros((0,), t.dtype.type)) for name, t in numbers.items())
-
-        @tff.tensorflow.computation(columns, numbers)
-        def append(table, values):
-            return OrderedDict((name, tf.concat([table[name], [values[name]]], 0)) for name in numbers)
-
-        @tff.tensorflow.computation(columns, columns)
-        def merge(first, second):
-            return OrderedDict((name, tf.concat([first[name], second[name]], 0)) for name in numbers)
-
-        report = tff.tensorflow.computation(lambda table: table, columns)
-        each = tff.federated_aggregate(
-            tff.federated_map(finalize, unfinalized), begin(), append, merge, report
-        )
-
-        @tff.tensorflow.computation
-        def join(together, apart):
-            return OrderedDict(**together, per_client=apart)
-
-        return tff.federated_map(join, (add_up(unfinalized), each))
-
-    return aggregate

@@ -91,6 +91,7 @@ LAYERS = (
         "segmentation_study",
     ),
     (
+        "aggregators",
         "algorithms",
         "at_home",
         "client_models",
