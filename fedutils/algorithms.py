@@ -17,7 +17,7 @@ References
 
 from collections.abc import Sequence
 
-from fedutils.aggregators import AGGREGATORS, sum_and_keep
+from fedutils.aggregators import AGGREGATORS, FiniteFactory, sum_and_keep
 from fedutils.errors import InputError
 from fedutils.fedlc import STRENGTH, build_fedlc
 from fedutils.fednova import build_fednova
@@ -50,15 +50,13 @@ _algorithms = tff.learning.algorithms
 _BUILDERS = {
     ("fedavg", True): _algorithms.build_weighted_fed_avg,
     ("fedavg", False): _algorithms.build_unweighted_fed_avg,
-    ("mimelite", True): _algorithms.build_weighted_mime_lite,
-    ("mimelite", False): _algorithms.build_unweighted_mime_lite,
     ("fedsgd", True): _algorithms.build_fed_sgd,
 }
 # What stays at home, unless the caller says otherwise.
 _AT_HOME = {"fedper": select_head, "fedbn": select_normalisation}
 # Those that TFF does not have, or not as published.
 _OWN = ("fedprox", "fedlc", "fednova", "scaffold", *_AT_HOME, "ditto")
-ALGORITHMS = (*dict.fromkeys(name for name, _ in _BUILDERS), *_OWN)
+ALGORITHMS = ("fedavg", "mimelite", "fedsgd", *_OWN)
 
 
 def build_functional_classifier(model: keras.Model) -> tff.learning.models.FunctionalModel:
@@ -146,10 +144,8 @@ def build_process(
     """
     if algorithm not in ALGORITHMS:
         raise InputError(f"algorithm: expected one of {', '.join(ALGORITHMS)}, found {algorithm!r}")
-    if algorithm not in _OWN and (algorithm, weighted) not in _BUILDERS:
-        raise InputError(
-            f"{algorithm}: expected weighted=True, found False; choose fedavg to leave weights out"
-        )
+    if algorithm == "fedsgd" and not weighted:
+        raise InputError("fedsgd: expected weighted=True, found False; choose fedavg to leave weights out")
     if at_home is None and algorithm in _AT_HOME and isinstance(model, keras.Model):
         at_home = _AT_HOME[algorithm](model)
     if isinstance(model, keras.Model):
@@ -172,16 +168,17 @@ def build_process(
     rate = _build_schedule(client_learning_rate, decay_rounds)
     build = _choose("client_optimizer", client_optimizer, OPTIMIZERS, lambda _: client_optimizer)
     common = {"model_aggregator": aggregator, "metrics_aggregator": sum_and_keep}
-    if algorithm == "mimelite":  # as large as the update, and TFF would take their plain mean
-        common["full_gradient_aggregator"] = aggregator
-    if decay_rounds is None and algorithm not in _OWN:
+    if decay_rounds is None and algorithm in ("fedavg", "fedsgd"):
         clients = () if algorithm == "fedsgd" else (build(client_learning_rate),)
         return _BUILDERS[algorithm, weighted](model, *clients, server_optimizer, **common)
     if not is_weighted:  # what follows hands weights over in any case; this leaves them out of the mean
-        for name in common.keys() - {"metrics_aggregator"}:
-            common[name] = tff.aggregators.as_weighted_aggregator(aggregator)
-    if algorithm in ("fedavg", "mimelite"):
-        return _build_scheduled(model, algorithm, build, rate, server_optimizer, weighted, common)
+        common["model_aggregator"] = tff.aggregators.as_weighted_aggregator(aggregator)
+    if algorithm == "fedavg":
+        scheduled = _algorithms.build_weighted_fed_avg_with_optimizer_schedule
+        return scheduled(model, rate, build, server_optimizer, **common)
+    if algorithm == "mimelite":
+        rate = client_learning_rate if decay_rounds is None else rate
+        return _build_mimelite(model, build, rate, server_optimizer, weighted, **common)
     common |= {"server_optimizer": server_optimizer, "weighted": weighted}
     return _build_own(
         model,
@@ -207,16 +204,21 @@ def _build_schedule(rate, decay_rounds):
     return cosine
 
 
-def _build_scheduled(model, algorithm, build, rate, server_optimizer, weighted, common):
-    """Build one of the two algorithms for which TFF has schedules."""
-    if algorithm == "fedavg":
-        scheduled = _algorithms.build_weighted_fed_avg_with_optimizer_schedule
-        return scheduled(model, rate, build, server_optimizer, **common)
+def _build_mimelite(model, build, rate, server_optimizer, weighted, *, model_aggregator, metrics_aggregator):
+    """Build MimeLite with a rate, or a function from the round to it."""
     counting = tff.learning.ClientWeighting
-    common["client_weighting"] = counting.NUM_EXAMPLES if weighted else counting.UNIFORM
+    options = {
+        "client_weighting": counting.NUM_EXAMPLES if weighted else counting.UNIFORM,
+        "model_aggregator": model_aggregator,
+        # Gradients are as large as updates; TFF would take their plain mean.
+        "full_gradient_aggregator": FiniteFactory(model_aggregator),
+        "metrics_aggregator": metrics_aggregator,
+    }
+    if not callable(rate):
+        return _algorithms.build_weighted_mime_lite(model, build(rate), server_optimizer, **options)
     scheduled = _algorithms.build_mime_lite_with_optimizer_schedule
     # TFF sets the rate of one optimizer, whose state is the server's.
-    return scheduled(model, rate, build(1.0), server_optimizer, **common)
+    return scheduled(model, rate, build(1.0), server_optimizer, **options)
 
 
 def _build_own(

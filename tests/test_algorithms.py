@@ -1,13 +1,20 @@
-"""What `build_process` makes of its arguments: aggregators, and weights."""
+"""What `build_process` makes of its arguments: aggregators, weights, and rounds in which clients diverge."""
 
+import numpy as np
 import pytest
-from quadratics import build_parabola
+from quadratics import START, build_parabola, make_client, run_rounds, weight_of
 
 from fedutils import runtime
 from fedutils.algorithms import build_process
-from fedutils.tff import tff
+from fedutils.stateful import advance
+from fedutils.tff import tff  # before the import below, which it prepares
+
+# isort: split
+import tensorflow as tf
 
 RATE = 0.1
+DATA = [make_client(1.0, 2.0, 3, 3), make_client(3.0, -1.0, 2)]  # curvature, optimum, steps, batch size
+LOST = [make_client(float("nan"), 0.0, 3, 3), make_client(float("nan"), 0.0, 2)]  # no step is finite
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -52,3 +59,37 @@ def test_all_that_clients_send_goes_through_the_aggregator(algorithm, count, kin
     aggregator = kind()
     build(algorithm=algorithm, aggregator=aggregator, weighted=weighted, decay_rounds=decay_rounds)
     assert [len(message) for message in aggregator.types] == [1] * count  # the one weight of the model
+
+
+# ---- clients that diverge
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "server_optimizer"),
+    [
+        *((name, "sgd") for name in ("fedavg", "fednova", "scaffold", "mimelite", "fedsgd", "ditto")),
+        ("fedavg", "sgdm"),
+        ("fedavg", "yogi"),
+    ],
+)
+def test_a_round_in_which_no_client_is_finite_leaves_the_model_and_training_goes_on(
+    algorithm, server_optimizer
+):
+    process = build(algorithm=algorithm, server_optimizer=server_optimizer, num_clients=2)
+    before, _ = run_rounds(process, DATA, 2)
+    lost, _ = advance(process, before, [0, 1], LOST)
+    after, _ = advance(process, lost, [0, 1], DATA)
+    assert weight_of(process, before) != START and weight_of(process, lost) == weight_of(process, before)
+    expected = weight_of(process, run_rounds(process, DATA, 3)[0])
+    assert weight_of(process, after) == pytest.approx(expected, abs=1e-6) != weight_of(process, before)
+
+
+@pytest.mark.parametrize("weighted", [True, False])
+@pytest.mark.parametrize("second", [DATA[1], LOST[1]], ids=["one", "both"])
+def test_the_optimizer_of_mimelite_forgets_a_client_that_diverged(second, weighted):
+    process = build(algorithm="mimelite", client_optimizer="sgdm", weighted=weighted)
+    state = run_rounds(process, DATA, 1)[0]
+    state, _ = advance(process, state, [0, 1], [LOST[0], second])
+    assert all(np.isfinite(part).all() for part in tf.nest.flatten(state.client_work))
+    after, _ = advance(process, state, [0, 1], DATA)
+    assert weight_of(process, after) != weight_of(process, state)
