@@ -118,7 +118,8 @@ def build_process(
         differential privacy a round is then two queries, and costs as much privacy as two rounds of FedAvg.
         The metrics of training do not go through it.
     weighted : bool
-        Weight clients by their number of examples; else they count alike.
+        Weight clients by their number of examples; else they count alike, and an aggregator that is given
+        must be an unweighted one.
     proximal_strength : float
         Of FedProx: mu, the pull of a client towards the global model. Of Ditto: lambda, that of its own one.
     calibration_strength : float
@@ -157,6 +158,11 @@ def build_process(
         raise InputError(
             "aggregator: expected one that takes weights, found an unweighted one (as for differential "
             "privacy, where no client may count more); pass weighted=False"
+        )
+    if is_weighted and not weighted:
+        raise InputError(
+            "aggregator: expected one that takes no weights with weighted=False, found one that takes them; "
+            "pass weighted=True, or one such as tff.aggregators.UnweightedMeanFactory()"
         )
     if isinstance(server_optimizer, str):
         server_optimizer = _choose("server_optimizer", server_optimizer, OPTIMIZERS)(server_learning_rate)

@@ -6,6 +6,7 @@ from quadratics import START, build_parabola, make_client, run_rounds, weight_of
 
 from fedutils import runtime
 from fedutils.algorithms import build_process
+from fedutils.errors import InputError
 from fedutils.stateful import advance
 from fedutils.tff import tff  # before the import below, which it prepares
 
@@ -59,6 +60,22 @@ def test_all_that_clients_send_goes_through_the_aggregator(algorithm, count, kin
     aggregator = kind()
     build(algorithm=algorithm, aggregator=aggregator, weighted=weighted, decay_rounds=decay_rounds)
     assert [len(message) for message in aggregator.types] == [1] * count  # the one weight of the model
+
+
+@pytest.mark.parametrize("decay_rounds", [None, 4])
+@pytest.mark.parametrize("algorithm", ["fedavg", "mimelite", "fednova"])
+@pytest.mark.parametrize(
+    ("kind", "weighted", "message"),
+    [
+        (Weighted, False, "one that takes no weights with weighted=False"),
+        (Unweighted, True, "one that takes weights"),
+    ],
+)
+def test_an_aggregator_that_does_not_fit_the_weights_is_refused(
+    kind, weighted, message, algorithm, decay_rounds
+):
+    with pytest.raises(InputError, match=f"aggregator: expected {message}"):
+        build(algorithm=algorithm, aggregator=kind(), weighted=weighted, decay_rounds=decay_rounds)
 
 
 # ---- clients that diverge
