@@ -23,7 +23,7 @@ from fedutils.fedlc import STRENGTH, build_fedlc
 from fedutils.fednova import build_fednova
 from fedutils.fedprox import build_fedprox
 from fedutils.keras_tff import build_functional_model
-from fedutils.optimizers import build_adafactor
+from fedutils.optimizers import OPTIMIZERS, SERVER_OPTIMIZERS
 from fedutils.personalise import build_ditto, build_partial, select_head, select_normalisation
 from fedutils.scaffold import build_scaffold
 from fedutils.stateful import StatefulProcess
@@ -35,16 +35,6 @@ import numpy as np
 import tensorflow as tf
 
 _optimizers = tff.learning.optimizers
-OPTIMIZERS = {
-    "sgd": _optimizers.build_sgdm,
-    "sgdm": lambda rate: _optimizers.build_sgdm(rate, momentum=0.9),
-    "adam": _optimizers.build_adam,
-    "adamw": lambda rate: _optimizers.build_adamw(rate, weight_decay=1e-4),
-    "adagrad": _optimizers.build_adagrad,
-    "rmsprop": _optimizers.build_rmsprop,
-    "yogi": _optimizers.build_yogi,
-    "adafactor": build_adafactor,
-}
 _algorithms = tff.learning.algorithms
 # By (name, weighted).
 _BUILDERS = {
@@ -108,9 +98,10 @@ def build_process(
         Let the clients' learning rate fall along a cosine, to 0 after this many rounds; by default it stays.
         With the optimizer given by name, and not for FedSGD, whose clients take no step.
     server_optimizer : str or tff.learning.optimizers.Optimizer
-        With `server_learning_rate`. "sgd" at 1.0 makes the mean of the clients' models the new global one.
-        With another one, FedAvg has other names: FedAvgM [5]_ is "sgdm", and FedAdam, FedYogi and
-        FedAdagrad [3]_ are "adam", "yogi" and "adagrad".
+        A name in `SERVER_OPTIMIZERS`, with `server_learning_rate`. "sgd" at 1.0 makes the mean of the
+        clients' models the new global one. With another one, FedAvg has other names: FedAvgM [5]_ is "sgdm",
+        and FedAdam, FedYogi and FedAdagrad [3]_ are "adam", "yogi" and "adagrad"; see `fedutils.optimizers`
+        for where these are not the paper's to the digit.
     server_learning_rate : float
     aggregator : str or tff.aggregators.AggregationFactory
         A name in `AGGREGATORS`. "secure" computes what secure aggregation would, and protects nothing. Of
@@ -165,7 +156,9 @@ def build_process(
             "pass weighted=True, or one such as tff.aggregators.UnweightedMeanFactory()"
         )
     if isinstance(server_optimizer, str):
-        server_optimizer = _choose("server_optimizer", server_optimizer, OPTIMIZERS)(server_learning_rate)
+        server_optimizer = _choose("server_optimizer", server_optimizer, SERVER_OPTIMIZERS)(
+            server_learning_rate
+        )
     if decay_rounds is not None and (algorithm == "fedsgd" or not isinstance(client_optimizer, str)):
         raise InputError(
             "decay_rounds: expected a client optimizer given by name, and another algorithm than fedsgd, "

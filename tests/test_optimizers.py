@@ -1,7 +1,8 @@
-"""Adafactor, which TFF itself cannot run, against its paper's formulas; and schedules of learning rates."""
+"""Adaptive servers and Adafactor against formulas of their papers; and schedules of learning rates."""
 
 import numpy as np
 import pytest
+from quadratics import START, build_parabola, make_client, run_rounds, walk, weight_of
 from what_runs import CLIENTS, build_linear_model
 
 from fedutils import runtime
@@ -76,3 +77,48 @@ def test_the_learning_rate_can_be_set():
     changed = optimizer.set_hparams(state, {"learning_rate": 0.25})
     assert optimizer.get_hparams(changed)["learning_rate"] == 0.25
     assert changed["steps"] == state["steps"]
+
+
+# Of a server, whose gradient g is the distance from the mean of the clients' weights; the state is (m, v).
+
+
+def step_adam(state, g, t):
+    m, v = 0.9 * state[0] + 0.1 * g, 0.99 * state[1] + 0.01 * g**2
+    corrected = np.sqrt(1 - 0.99**t) / (1 - 0.9**t)
+    return (m, v), corrected * m / (np.sqrt(v) + 1e-3)
+
+
+def step_yogi(state, g, t):
+    m, v = 0.9 * state[0] + 0.1 * g, state[1] - 0.001 * g**2 * np.sign(state[1] - g**2)
+    corrected = np.sqrt(1 - 0.999**t) / (1 - 0.9**t)
+    return (m, v), corrected * m / (np.sqrt(v) + 1e-3)
+
+
+def step_adagrad(state, g, t):
+    v = state[1] + g**2
+    return (g, v), g / np.sqrt(v + 1e-6)
+
+
+# Where the optimum is near, tau is about as large as the gradient.
+@pytest.mark.parametrize("optimum", [2.0, 0.5005], ids=["far", "near"])
+@pytest.mark.parametrize(
+    ("name", "step", "first"),
+    [("adam", step_adam, 0.0), ("yogi", step_yogi, 1e-6), ("adagrad", step_adagrad, 1e-6)],
+)
+def test_an_adaptive_server_takes_two_steps_by_hand(name, step, first, optimum):
+    runtime.use("in_process")
+    clients = [(1.0, optimum, 3), (3.0, optimum, 2)]
+    process = build_process(
+        build_parabola(),
+        client_optimizer="sgd",
+        client_learning_rate=0.1,
+        server_optimizer=name,
+        server_learning_rate=0.01,
+    )
+    weight, state = START, (0.0, first)
+    for t in (1, 2):
+        ends = [walk(weight, 0.1, h, o, k) for h, o, k in clients]
+        state, direction = step(state, weight - np.average(ends, weights=[3, 2]), t)
+        weight = weight - 0.01 * direction
+    found = weight_of(process, run_rounds(process, [make_client(*client) for client in clients], 2)[0])
+    assert found - START == pytest.approx(weight - START, rel=1e-3)
