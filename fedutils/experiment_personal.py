@@ -149,10 +149,15 @@ class PersonalClassification(Classification):
         run.history[0]["seconds"] = 0.0  # as epochs have them
         return run
 
-    def put_mixture(self, model: keras.Model, client: int, seed: int, strength: float) -> None:
-        """Put the mixture of one hospital's training images into a model of FedLC with that strength."""
+    def put_mixture(
+        self, model: keras.Model, client: int, seed: int, strength: float, local_epochs: int
+    ) -> None:
+        """Put the mixture of one hospital's training images into a model of FedLC.
+
+        Strength and local epochs are those of its training: what that took out is put in.
+        """
         labels = self._images.training.y[self.hold(seed)[client].training]
-        put_mixture(model, np.bincount(labels, minlength=len(CLASSES)), strength)
+        put_mixture(model, local_epochs * np.bincount(labels, minlength=len(CLASSES)), strength)
 
     def test(self, model: keras.Model, seed: int) -> dict[str, dict]:
         """Measure on the pooled test images by part, and on each hospital's own, as ``hospital N``.

@@ -128,7 +128,7 @@ def run_started(
     for k in range(len(task.hold(seed))):
         set_weights(network, begun)
         if training["algorithm"] == "own_mixture":
-            task.put_mixture(network, k, seed, strength)
+            task.put_mixture(network, k, seed, strength, federation.training["local_epochs"])
         place = folder / f"hospital_{k + 1}"
         trained.append(task.tune(network, k, seed, training, place, f"{label}, hospital {k + 1}"))
         tests.append(task.test(network, seed))

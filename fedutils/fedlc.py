@@ -104,7 +104,8 @@ def put_mixture(model: keras.Model, counts: np.ndarray, strength: float) -> None
     model : keras.Model
         Changed in place.
     counts : int (C,)
-        The client's images of each class.
+        The client's images of each class, as often as they were in its batches of a round: once in each
+        local epoch. Since one more of each class is counted, other counts are another shift.
     strength : float
         tau, that of the training.
 

@@ -25,6 +25,7 @@ from fedutils.experiment_personal_tables import (
     summarise_personal,
 )
 from fedutils.experiment_runs import Federation, run_central, run_local, run_rounds
+from fedutils.fedlc import compute_shift, count_classes
 from fedutils.metrics import summarise
 from fedutils.plots_personal import (
     HospitalViewer,
@@ -297,7 +298,7 @@ def federation():
     content["algorithms"] |= {
         "fine_tune": {"start_from": "fedavg", "num_rounds": 1, "client_learning_rate": 0.01},
         "nothing": {"algorithm": "fedper", "head_layers": 0},
-        "fedlc": {"calibration_strength": 0.5},
+        "fedlc": {"calibration_strength": 0.5, "local_epochs": 2},
         "own_mixture": {"start_from": "fedlc"},
     }
     experiment = load_experiment(content)
@@ -349,8 +350,26 @@ def test_with_nothing_at_home_and_with_no_epoch_of_tuning_each_hospital_has_feda
     assert tuned["best_round"] == [0, 0, 0] and tuned["start"]["best_round"] == shared["best_round"]
 
 
-def test_each_hospitals_mixture_is_put_into_the_model_of_fedlc_and_nothing_is_trained(federation, tmp_path):
-    start = federation("fedlc")
+@pytest.mark.parametrize("local_epochs", [1, 2])
+def test_the_mixture_that_is_put_in_is_the_one_that_training_took_out(local_epochs):
+    experiment = load_experiment(change("training.local_epochs", local_epochs))
+    task = ScoredPersonal(experiment, IMAGES)
+    clients = task.make_clients(0, experiment.algorithms["fedavg"])
+    for k in range(clients.num_clients):
+        model = task.build_model(0)
+        before = get_weights(model)[-1]
+        task.put_mixture(model, k, 0, 0.5, local_epochs)
+        shift = 0.5 * compute_shift(count_classes(clients.batches(k, 0), 4))
+        np.testing.assert_allclose(get_weights(model)[-1] - before, shift, rtol=1e-5)
+
+
+def test_each_hospitals_mixture_is_put_into_the_model_of_fedlc_and_nothing_is_trained(
+    federation, tmp_path, monkeypatch
+):
+    start, put, real = federation("fedlc"), [], experiment_personal.put_mixture
+    monkeypatch.setattr(
+        experiment_personal, "put_mixture", lambda *given: put.append(given[1].tolist()) or real(*given)
+    )
     task, training = start.task, start.experiment.algorithms["own_mixture"]
     shared = run_rounds(start, 0, tmp_path / "fedlc", "FedLC")
     told = run_started(start, training, 0, tmp_path / "own", "own", start_folder=tmp_path / "fedlc")
@@ -359,10 +378,11 @@ def test_each_hospitals_mixture_is_put_into_the_model_of_fedlc_and_nothing_is_tr
     network, (rounds, clients) = task.build_model(0), start.open(0)
     options = {"seed": 0, "folder": tmp_path / "fedlc", "label": "read again"}
     start.train(rounds, clients, network, lambda model: task.validate(model, 0), **options)
-    for held, own in zip(task.hold(0), told["hospitals"]["own"], strict=True):
-        counts = 1 + np.bincount(IMAGES.training.y[held.training], minlength=4)
+    for held, own, counted in zip(task.hold(0), told["hospitals"]["own"], put, strict=True):
+        counts = 1 + 2 * np.bincount(IMAGES.training.y[held.training], minlength=4)  # two local epochs
         x, y = IMAGES.training.x[held.testing], IMAGES.training.y[held.testing]
         by_hand = predict_logits(network, x) + 0.5 * np.log(counts / counts.sum())
+        assert counted == (counts - 1).tolist()
         assert own["right"] == int((by_hand.argmax(axis=1) == y).sum())
 
 
