@@ -51,7 +51,7 @@ def build_scaffold(
         number of examples of those that have.
     weighted : bool
         Weight clients by their number of examples, in the means of updates and of control variates; the
-        paper counts them alike. A client should bring as many examples to each of its rounds.
+        paper counts them alike. c is exact if a client trains on as many examples in each of its rounds.
     model_aggregator : WeightedAggregationFactory
         Of updates and changes of control variates together: a message is twice as long as FedAvg's. Beside
         it, as they are, the server gets sums over the clients: of their weights, and of the number of those
