@@ -43,6 +43,13 @@ def check_bound(experiment, bound: str, other) -> None:
                 f"{where}: expected {other.name} to train as here, found {apart[0]} {theirs[apart[0]]} there "
                 f"and {ours[apart[0]]} of {name} here; name another"
             )
+    # Algorithms may have rates of their own; that of a bound is what the section alone gives.
+    rate, key = other.algorithms[bound]["client_learning_rate"], "client_learning_rate"
+    if rate != experiment.training[key]:
+        raise InputError(
+            f"{where}: expected {other.name} to train as here, found {key} {rate} there and "
+            f"{experiment.training[key]} of the section training here; name another"
+        )
 
 
 def add_bounds(items: Sequence[dict], experiment: str, bounds: Mapping[str, str]) -> list[dict]:

@@ -123,6 +123,8 @@ class Experiment:
     seeds : tuple of int
     taken : dict of str to str
         By bound (local, central) the file that trains it for this one; see `bounds`.
+    training : dict
+        The section, from which each algorithm starts; a bound that is taken has nothing else here.
     """
 
     name: str
@@ -136,6 +138,7 @@ class Experiment:
     report_rounds: tuple[int, ...]
     seeds: tuple[int, ...]
     taken: dict[str, str] = field(default_factory=dict)
+    training: dict = field(default_factory=dict)
     where: str = field(default="", compare=False)
 
     @property
@@ -250,6 +253,7 @@ def _check(content, name, where) -> Experiment:
         report_rounds=tuple(rounds),
         seeds=tuple(seeds),
         taken={bound: top[key] for bound in ALONE if top[key := f"{bound}_from"] is not None},
+        training=sections["training"],
         where=where,
     )
 
