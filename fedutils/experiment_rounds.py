@@ -94,16 +94,18 @@ def plan_rounds(
         If the settings do not fit each other or the number of hospitals, or a time is asked for where the
         size of the messages is not known.
     """
-    asked = choose_asked(experiment, sizes, seed)
     if experiment.network is None:
+        asked = choose_asked(experiment, sizes, seed)
         return Rounds(asked, asked, messages)
     lines = _draw_lines(experiment.network, len(sizes), seed)
     num_images = np.asarray(sizes) * training["local_epochs"]
     seconds = compute_client_seconds(messages, num_images, lines)
-    deadline = experiment.participation["deadline_s"]
+    deadline, late = (experiment.participation[key] for key in ("deadline_s", "late"))
+    left_out = deadline is not None and late == "left_out"
+    asked = choose_asked(experiment, sizes, seed, on_time=seconds <= deadline if left_out else None)
     if deadline is None:
         return Rounds(asked, asked, messages, seconds=seconds)
-    if experiment.participation["late"] == "left_out":
+    if left_out:
         on_time = with_deadline(asked, seconds, deadline)
         return Rounds(asked, on_time, messages, seconds=seconds, deadline=deadline)
     transfer = compute_transfer_seconds(messages, len(sizes), lines)
@@ -112,8 +114,19 @@ def plan_rounds(
     return Rounds(asked, asked, messages, limits, compute_client_seconds(messages, done, lines))
 
 
-def choose_asked(experiment: Experiment, sizes: Sequence[int], seed: int) -> Participants:
+def choose_asked(
+    experiment: Experiment, sizes: Sequence[int], seed: int, *, on_time: Sequence[bool] | None = None
+) -> Participants:
     """Return the choice of those who receive the model: by the strategy, less those that fail.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    sizes : sequence of int
+        Images of each hospital.
+    seed : int
+    on_time : sequence of bool, optional
+        For the strategy by_loss, which asks others last, see `fedutils.participation.choose_by_loss`.
 
     Raises
     ------
@@ -133,7 +146,8 @@ def choose_asked(experiment: Experiment, sizes: Sequence[int], seed: int) -> Par
     elif strategy == "by_size":
         chosen = choose_by_size(sizes, count, seed=seed)
     else:
-        chosen = choose_by_loss(sizes, count, num_candidates=settings["num_candidates"], seed=seed)
+        candidates = settings["num_candidates"]
+        chosen = choose_by_loss(sizes, count, num_candidates=candidates, on_time=on_time, seed=seed)
     return with_dropout(chosen, settings["dropout"], seed=seed) if settings["dropout"] else chosen
 
 

@@ -71,13 +71,20 @@ def choose_by_size(sizes: Sequence[int], clients_per_round: int | None, *, seed:
 
 
 def choose_by_loss(
-    sizes: Sequence[int], clients_per_round: int, *, num_candidates: int | None = None, seed: int
+    sizes: Sequence[int],
+    clients_per_round: int,
+    *,
+    num_candidates: int | None = None,
+    on_time: Sequence[bool] | None = None,
+    seed: int,
 ) -> Participants:
     """Choose the clients with the highest last known loss among some candidates: Power-of-choice [1]_.
 
     The candidates are drawn as by `choose_by_size`. A client's loss is the mean over the batches of the last
     round in which it took part (``client_loss`` in the history). Who has none yet, or one that is not a
-    number, comes first; of equal losses, the candidate that was drawn first.
+    number, comes first; of equal losses, the candidate that was drawn first. Who cannot be on time comes
+    after all others: its update, and with it its loss, would be left out in every round, and it would come
+    first for ever.
 
     Parameters
     ----------
@@ -86,6 +93,8 @@ def choose_by_loss(
     clients_per_round : int
     num_candidates : int, optional
         d in [1]_; all clients with cases by default.
+    on_time : sequence of bool, optional
+        Of each client, whether it can meet the deadline (`with_deadline`); by default all can.
     seed : int
 
     Raises
@@ -101,12 +110,13 @@ def choose_by_loss(
             f"candidates: expected 1 to {available}, the number of clients with cases, found {candidates}"
         )
     _check_number(clients_per_round, candidates)
+    is_late = [False] * len(shares) if on_time is None else [not soon for soon in on_time]
 
     def choose(round_number, run):
         rng = np.random.default_rng([seed, round_number, _BY_LOSS])
         drawn = rng.choice(len(shares), candidates, replace=False, p=shares)
         losses = find_last_losses(run)
-        order = sorted(drawn, key=lambda k: -losses.get(int(k), np.inf))
+        order = sorted(drawn, key=lambda k: (is_late[k], -losses.get(int(k), np.inf)))
         return sorted(int(k) for k in order[:clients_per_round])
 
     return choose

@@ -327,6 +327,26 @@ def test_late_hospitals_are_left_out_and_the_round_lasts_until_its_deadline():
     assert plan.wrap("clients") == "clients"
 
 
+def test_by_loss_asks_hospitals_that_are_always_late_only_where_there_are_no_others():
+    content = change("participation", {"strategy": "by_loss", "clients_per_round": 2, "deadline_s": 3.0})
+    content["network"] = {"down_mbit_s": 8, "up_mbit_s": 4, "images_per_s": 10}
+
+    def ask(late):
+        content["participation"]["late"] = late
+        experiment = load_experiment(content)
+        training = experiment.algorithms["fedavg"]
+        plan = plan_rounds(experiment, training, [10, 90, 20], 0, Messages(500_000, 250_000))
+        run, asked = Run(12), []
+        for r in range(12):
+            asked.append(plan.asked(r, run))
+            clients = plan.participants(r, run)
+            run.history.append({"clients": clients, "client_loss": [1.0] * len(clients)})
+        return asked
+
+    assert ask("left_out") == [[0, 2]] * 12  # the second hospital needs ten seconds
+    assert any(1 in asked for asked in ask("partial"))  # there it is heard: nothing is another
+
+
 def test_late_hospitals_do_part_of_their_work():
     plan = plan_late("partial")
     run = Run(1, history=[{"clients": [0, 1, 2]}])

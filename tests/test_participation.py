@@ -83,6 +83,36 @@ def test_choice_by_loss_takes_first_whom_nothing_is_known_of(loss):
     assert choose_by_loss([1, 1, 1, 1], 2, seed=0)(2, run) == [0, 3]
 
 
+def play(asked, sent, num_rounds, loss=lambda r, k: 1.0):
+    """Go through rounds of a choice of whom to ask, and of who of them sends; return who was asked."""
+    run, told = Run(num_rounds), []
+    for r in range(num_rounds):
+        told.append(asked(r, run))
+        clients = sent(r, run)
+        run.history.append({"clients": clients, "client_loss": [loss(r, k) for k in clients]})
+    return told
+
+
+def test_who_is_always_late_is_not_asked_for_ever_because_nothing_is_known_of_it():
+    seconds, on_time = [1, 1, 9, 9, 9], [True, True, False, False, False]
+    asked = choose_by_loss([1] * 5, 3, on_time=on_time, seed=0)
+    told = play(asked, with_deadline(asked, seconds, 5), 30)
+    assert all({0, 1} < set(one) for one in told)  # both who can, and a third since three are asked
+    few = choose_by_loss([1] * 5, 2, on_time=on_time, seed=0)
+    assert play(few, with_deadline(few, seconds, 5), 30) == [[0, 1]] * 30
+    alone = choose_by_loss([1] * 5, 3, on_time=[False] * 5, seed=0)  # nobody can: all as before
+    assert [alone(r, EMPTY) for r in range(9)] == [
+        choose_by_loss([1] * 5, 3, seed=0)(r, EMPTY) for r in range(9)
+    ]
+
+
+def test_where_nobody_is_late_those_of_whom_nothing_is_known_still_come_first():
+    losses = lambda r, k: ((3 * r + 5 * k) % 7) / 7  # noqa: E731
+    plain = choose_by_loss([4, 1, 3, 2, 5], 2, num_candidates=4, seed=3)
+    timed = choose_by_loss([4, 1, 3, 2, 5], 2, num_candidates=4, on_time=[True] * 5, seed=3)
+    assert play(plain, plain, 40, losses) == play(timed, with_deadline(timed, [1] * 5, 5), 40, losses)
+
+
 def test_choice_by_loss_among_as_many_candidates_as_clients_is_a_choice_by_size():
     run = run_of({0: 5.0, 1: 4.0, 2: 3.0, 3: 2.0})
     choose = choose_by_loss([10, 10, 20, 60], 1, num_candidates=1, seed=0)
