@@ -18,7 +18,7 @@ from fedutils.errors import InputError
 from fedutils.figure_box import FigureBox
 from fedutils.plots import COLOURS
 from fedutils.study import NAMES, is_federated, shorten_title
-from fedutils.study_costs import compute_costs
+from fedutils.study_costs import compute_costs, count_images
 
 _INTERVAL_MS = 500  # of the play button
 
@@ -31,7 +31,9 @@ class Frames:
     ----------
     label : str
     shares : float64 (rounds, clients)
-        Weight of each hospital in the average of a round, 0 to 1; NaN: it did not take part.
+        Weight of each hospital in the average of a round, 0 to 1; NaN: it did not take part. By the examples
+        that it trained on in that round where the run itself is on this machine, else by those that it holds:
+        the two differ where late hospitals do part of their work.
     losses : float64 (rounds, clients) or None
         On its own images while it trained; NaN: it did not take part.
     accuracy : float64 (rounds,)
@@ -84,7 +86,7 @@ def make_frames(record: dict, seed: int, *, history: list[dict] | None = None, l
     Raises
     ------
     InputError
-        If the result has no rounds, or not this seed.
+        If the result has no rounds, or not this seed, or is not of a classification.
     """
     if not is_federated(record):
         raise InputError(
@@ -94,12 +96,10 @@ def make_frames(record: dict, seed: int, *, history: list[dict] | None = None, l
         done = ", ".join(map(str, record["seeds"]))
         raise InputError(f"replay: expected one of the seeds done, {done}, found {seed}")
     run = record["runs"][str(seed)]
-    sizes = np.asarray(run["partition"]["counts"], np.float64).sum(axis=1)
-    if not record["settings"]["training"]["weighted"]:
-        sizes = np.ones(len(sizes))
-    shares = np.full((len(run["participants"]), len(sizes)), np.nan)
-    for row, clients in zip(shares, run["participants"], strict=True):
-        row[clients] = sizes[clients] / sizes[clients].sum()
+    weights = _list_weights(run, record["settings"]["training"]["weighted"], history)
+    shares = np.full(weights.shape, np.nan)
+    for row, own, clients in zip(shares, weights, run["participants"], strict=True):
+        row[clients] = own[clients] / max(own[clients].sum(), 1)  # of a round that came to nothing, 0
     losses = None
     if history:
         losses = np.full_like(shares, np.nan)
@@ -114,6 +114,16 @@ def make_frames(record: dict, seed: int, *, history: list[dict] | None = None, l
         compute_costs(run, lines),
         run["rounds_planned"],
     )
+
+
+def _list_weights(run, weighted, history) -> np.ndarray:
+    """Return what each hospital would count in each round, float64 (rounds, clients)."""
+    held = count_images(run)
+    weights = np.tile(held if weighted else np.ones(len(held)), (len(run["participants"]), 1))
+    for row, entry in zip(weights, history or [], strict=False):
+        if weighted and "client_num_examples" in entry:
+            row[entry["clients"]] = entry["client_num_examples"]
+    return weights
 
 
 class RunReplay(FigureBox):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fedutils.errors import InputError
 from fedutils.study import NAMES, is_federated, list_runs
 
 MB = 1e6
@@ -35,6 +36,11 @@ def compute_costs(run: dict, lines=None) -> dict[str, np.ndarray | None]:
         By `CLOCKS`, added up: ``rounds``; ``megabytes``, None where it is not known what hospitals send, as
         of a secure sum (where hospitals failed after they had received the model, what they received is
         spread over the rounds as what was sent is); ``seconds``, None without lines.
+
+    Raises
+    ------
+    InputError
+        If seconds are asked for of a run that is not of a classification.
     """
     took_part = np.asarray([len(clients) for clients in run["participants"]], np.float64)
     sent = run["bytes"]
@@ -63,12 +69,39 @@ def _list_seconds(run, lines):
     )
 
     messages = Messages(run["bytes"]["down_per_client"], run["bytes"]["up_per_client"])
-    num_images = np.asarray(run["partition"]["counts"]).sum(axis=1) * run["passes_per_step"]
+    num_images = count_images(run) * run["passes_per_step"]
     return simulate_rounds(compute_client_seconds(messages, num_images, lines), run["participants"])
 
 
+def count_images(run: dict) -> np.ndarray:
+    """Return the training images of each hospital, float64 (clients,).
+
+    Raises
+    ------
+    InputError
+        If the run is of another task than the classification of images.
+    """
+    if "counts" not in run["partition"]:
+        raise InputError(
+            "partition: expected images by class, as of a classification, found "
+            f"{', '.join(sorted(run['partition']))}; leave out what segments tumours"
+        )
+    return np.asarray(run["partition"]["counts"], np.float64).sum(axis=1)
+
+
 def find_round(run: dict, target: float) -> int | None:
-    """Return the first round, from 1, whose validation accuracy is at least `target`; None if none is."""
+    """Return the first round, from 1, whose validation accuracy is at least `target`; None if none is.
+
+    Raises
+    ------
+    InputError
+        If the run has no accuracy.
+    """
+    if "accuracy" not in run["validation"]:
+        raise InputError(
+            f"validation: expected accuracy, as of a classification, found {', '.join(run['validation'])}; "
+            "leave out what segments tumours"
+        )
     reached = np.flatnonzero(np.asarray(run["validation"]["accuracy"], np.float64) >= target)
     return int(reached[0]) + 1 if len(reached) else None
 

@@ -7,10 +7,12 @@ import pytest
 from study_records import CENTRAL, FEDAVG
 
 from fedutils import replay
+from fedutils.communication import Lines
 from fedutils.errors import InputError
 from fedutils.replay import RunReplay, load_history, make_frames, replay_runs
 from fedutils.round_store import RoundStore
 from fedutils.runs import Run
+from fedutils.study_costs import compute_costs, measure_time_to
 
 HISTORY = [
     {"clients": [0, 1], "client_loss": [1.0, 2.0]},
@@ -30,6 +32,35 @@ def test_a_hospitals_share_is_its_images_among_those_that_took_part():
     plain = copy.deepcopy(FEDAVG)
     plain["settings"]["training"]["weighted"] = False
     np.testing.assert_allclose(make_frames(plain, 1).shares[0], [0.5, 0.5, np.nan])
+
+
+def test_a_hospital_that_did_part_of_its_work_counts_by_that_part():
+    history = [
+        entry | {"client_num_examples": [[10, 30, 8][k] for k in entry["clients"]]} for entry in HISTORY
+    ]
+    shares = make_frames(FEDAVG, 1, history=history).shares  # the last holds 60 images, and saw 8
+    np.testing.assert_allclose(shares[1:], [[np.nan, np.nan, 1.0], np.divide([10, 30, 8], 48)])
+    np.testing.assert_allclose(make_frames(FEDAVG, 1, history=history[:2]).shares[2], [0.1, 0.3, 0.6])
+    history[1]["client_num_examples"] = [0]  # what it learned was no number: it has no weight
+    np.testing.assert_allclose(make_frames(FEDAVG, 1, history=history).shares[1], [np.nan, np.nan, 0])
+    plain = copy.deepcopy(FEDAVG)
+    plain["settings"]["training"]["weighted"] = False
+    np.testing.assert_allclose(make_frames(plain, 1, history=history).shares[2], [1 / 3] * 3)
+
+
+def test_a_segmentation_is_refused_in_one_line():
+    record = copy.deepcopy(FEDAVG)
+    run = record["runs"]["1"]
+    run["partition"] = {"hospitals": ["A", "B", "C"], "examples": [1, 2, 3]}
+    run["validation"] = {"dice": [0.1, 0.2, 0.3]}
+    words = "expected images by class, as of a classification, found examples, hospitals; leave out"
+    with pytest.raises(InputError, match=words):
+        make_frames(record, 1)
+    with pytest.raises(InputError, match=words):
+        compute_costs(run, Lines(16, 24, 10, 0.25))
+    with pytest.raises(InputError, match="expected accuracy, as of a classification, found dice; leave out"):
+        measure_time_to([record], 0.5)
+    assert compute_costs(run)["seconds"] is None  # rounds and bytes are known of any task
 
 
 def test_the_slider_moves_shares_losses_and_the_curve():
