@@ -111,6 +111,7 @@ def train_federated(
     choose_by: str = "accuracy",
     seed: int = 0,
     folder: Path | None = None,
+    settings: dict | None = None,
     label: str = "FedAvg",
 ) -> Run:
     """Run the rounds of a process, and leave the best round's weights in `model`.
@@ -142,7 +143,12 @@ def train_federated(
     folder : Path, optional
         Gets a checkpoint after every round, ``rounds.csv``, TensorBoard's files, and ``model.keras`` in the
         end. If checkpoints are there, training goes on after the last one, and ends with the same weights as
-        a run that was never stopped. Of a process with client states, a checkpoint holds those of all.
+        a run that was never stopped. Of a process with client states, a checkpoint holds those of all. Those
+        of another run are refused, as far as it can be told: the number of clients, how those of a round and
+        the best round are chosen, `settings`, and the shapes of weights and state are compared.
+    settings : dict, optional
+        What else defines the run, such as learning rates and the fingerprint of the data: plain values, kept
+        with the checkpoints. `fedutils.runs.run_folder` gives each setting its own folder, which needs none.
     label : str
         On the progress bar.
 
@@ -158,12 +164,21 @@ def train_federated(
     Raises
     ------
     InputError
-        If the arguments do not fit the clients or the process, or `participants` gives no round.
+        If the arguments do not fit the clients or the process, `participants` gives no round, or the folder
+        holds another run, or more rounds than are asked for.
     """
     measure = build_measure(process, validation, clients.num_clients)
     state = begin_rounds(process, _read_weights(model), clients.num_clients)
     run = Run(num_rounds, choose_by, weights=collect_weights(process, state, clients.num_clients))
-    store = RoundStore(folder) if folder else None
+    identity = {
+        "num_clients": clients.num_clients,
+        "clients_per_round": clients_per_round,
+        "participants": participants is not None,
+        "choose_by": choose_by,
+        "seed": seed,
+        "settings": settings,
+    }
+    store = RoundStore(folder, identity) if folder else None
     if store:
         run, state = store.load(run, state)
     done, shown = len(run.history), f"validation_{choose_by.removeprefix('-')}"

@@ -8,7 +8,8 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from fedutils.results import write_atomic
+from fedutils.errors import InputError
+from fedutils.results import to_json, write_atomic
 from fedutils.runs import Run
 from fedutils.tff import tff  # before the imports below, which it prepares
 
@@ -28,10 +29,13 @@ class RoundStore:
     folder : Path
         Made if it is not there. Holds ``round_N``, checkpoints written by TFF's program state manager, each
         in one step; ``rounds.csv``, one line a round; ``tensorboard``; and in the end ``model.keras``.
+    identity : dict, optional
+        Plain values by which the run is known: a checkpoint of others is refused.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, identity: dict | None = None):
         self._folder = Path(folder)
+        self._identity = json.loads(to_json(identity or {}))  # as it will be read
         self._folder.mkdir(parents=True, exist_ok=True)
         for partial in self._folder.glob("round_*_temp*"):  # a kill in the middle of writing leaves these
             shutil.rmtree(partial)
@@ -54,23 +58,56 @@ class RoundStore:
         -------
         (Run, structure)
             The same two where no checkpoint is.
+
+        Raises
+        ------
+        InputError
+            If the checkpoint is of another run, or of more rounds than are planned.
         """
         versions = _wait(self._manager.get_versions())
         if not versions:
             return run, state
-        leaves = tf.nest.flatten(state)
-        structure = {"run": 0, "weights": [0] * len(run.weights), "state": [0] * len(leaves)}
-        saved = _wait(self._manager.load(versions[-1], structure))
-        header = json.loads(saved["run"])
-        loaded = Run(run.planned, run.choose_by, header["history"], header["best"], list(saved["weights"]))
-        return loaded, tf.nest.pack_sequence_as(state, saved["state"])
+        # TFF's own reader asks for the structure, which is not known before the header is read.
+        saved = tf.saved_model.load(str(self._folder / f"round_{versions[-1]}"))()
+        header = json.loads(saved["run"].numpy())
+        weights, leaves = ([np.asarray(part) for part in saved[key]] for key in ("weights", "state"))
+        self._check(header.get("identity"))
+        for what, found, expected in (
+            ("weights", weights, run.weights),
+            ("state", leaves, tf.nest.flatten(state)),
+        ):
+            shapes = [[list(np.shape(part)) for part in parts] for parts in (found, expected)]
+            if shapes[0] != shapes[1]:
+                raise InputError(
+                    f"{self._folder}: expected checkpoints of the {what} of this process and model, found "
+                    "others in number or shape; give another folder, or delete this one"
+                )
+        if len(header["history"]) > run.planned:
+            raise InputError(
+                f"{self._folder}: expected at most {run.planned} rounds, as many as are asked for, found "
+                f"{len(header['history'])}; raise num_rounds, or give another folder"
+            )
+        loaded = Run(run.planned, run.choose_by, header["history"], header["best"], weights)
+        return loaded, tf.nest.pack_sequence_as(state, leaves)
+
+    def _check(self, found) -> None:
+        """Raise InputError where a checkpoint is of another run; those of earlier versions do not say."""
+        if found is None:
+            return
+        for key in sorted({*found, *self._identity}):
+            theirs, ours = found.get(key), self._identity.get(key)
+            if theirs != ours:
+                raise InputError(
+                    f"{self._folder}: expected checkpoints of a run with {key} {ours!r}, found {theirs!r}; "
+                    "give another folder, or delete this one"
+                )
 
     def save(self, run: Run, state) -> None:
         """Keep the last round of `run`, and the state after it."""
         latest = run.history[-1]
         numbers = {name: value for name, value in latest.items() if not isinstance(value, list)}
         saved = {
-            "run": json.dumps({"history": run.history, "best": run.best}),
+            "run": json.dumps({"history": run.history, "best": run.best, "identity": self._identity}),
             "weights": run.weights,
             "state": [np.asarray(leaf) for leaf in tf.nest.flatten(state)],
         }

@@ -1,6 +1,7 @@
 """Central and federated training on a task small enough to check: resume, determinism, contributions."""
 
 import functools
+import re
 
 import keras
 import numpy as np
@@ -15,6 +16,7 @@ from fedutils.data.pipeline import augment_batch, make_batches
 from fedutils.errors import InputError
 from fedutils.federated import ArrayClients, measure_contributions, sample_clients, train_federated
 from fedutils.models.classification import build_separable_cnn
+from fedutils.round_store import RoundStore
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -153,6 +155,50 @@ def test_a_run_that_is_stopped_ends_with_the_same_weights(tmp_path):
     again_model, again = train(4, tmp_path / "parts", clients_per_round=2)
     assert again.history == resumed.history
     assert_equal(weights_of(again_model), weights_of(whole_model))
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"choose_by": "-loss"}, "expected checkpoints of a run with choose_by '-loss', found 'accuracy'"),
+        ({"seed": 1}, "with seed 1, found 0"),
+        ({"clients_per_round": 1}, "with clients_per_round 1, found 2"),
+        ({"clients_per_round": None, "participants": lambda r, run: [0]}, "found"),
+        ({"settings": {"rate": 0.2}}, "with settings {'rate': 0.2}, found {'rate': 0.15}"),
+        ({"num_rounds": 1}, "expected at most 1 rounds, as many as are asked for, found 2; raise num_rounds"),
+    ],
+)
+def test_a_folder_of_another_run_is_refused_and_stays_as_it_is(folder_of_two_rounds, changed, words):
+    same = {"num_rounds": 2, "clients_per_round": 2, "settings": {"rate": 0.15}}
+    with pytest.raises(InputError, match=re.escape(words)) as caught:
+        train(folder=folder_of_two_rounds, **(same | changed))
+    assert "\n" not in str(caught.value)
+    assert len(train(folder=folder_of_two_rounds, **same)[1].history) == 2
+
+
+@pytest.fixture(scope="module")
+def folder_of_two_rounds(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("two") / "rounds"
+    train(2, folder, clients_per_round=2, settings={"rate": 0.15})
+    return folder
+
+
+def test_checkpoints_of_another_model_or_server_are_refused_and_those_that_do_not_say_go_on(tmp_path):
+    state, run = [np.zeros(3, np.float32)], runs.Run(3, weights=[np.ones((2, 3), np.float32)])
+    store = RoundStore(tmp_path)
+    run.record({"round": 1, "validation_accuracy": 0.5}, run.weights)
+    store.save(run, state)
+    other = runs.Run(3, weights=[np.ones((3, 2), np.float32)])
+    with pytest.raises(
+        InputError, match="checkpoints of the weights of this process and model, found others"
+    ):
+        store.load(other, state)
+    with pytest.raises(InputError, match="checkpoints of the state of this process"):
+        store.load(run, [*state, np.float32(0)])
+    store._check(None)  # of an earlier version
+    loaded, found = RoundStore(tmp_path).load(runs.Run(3, weights=run.weights), state)
+    assert loaded.history == run.history and loaded.best == 0
+    assert_equal([*loaded.weights, *found], [*run.weights, *state])
 
 
 def test_a_round_records_what_all_and_each_client_measured(tmp_path):
