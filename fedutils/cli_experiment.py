@@ -22,7 +22,7 @@ def add_commands(commands: argparse._SubParsersAction) -> None:
 
 
 def _experiment(options: argparse.Namespace) -> int:
-    from fedutils.errors import InputError
+    from fedutils.errors import DivergenceError, InputError
     from fedutils.experiment_file import list_experiments, load_experiment
 
     files = options.files or (list_experiments() if options.list else [])
@@ -43,10 +43,19 @@ def _experiment(options: argparse.Namespace) -> int:
     notebook.start(0, tensorflow=True, threads_per_operation=1)
     from fedutils.experiments import run_experiment
 
+    diverged = []
     for file in files:
-        records = run_experiment(file, algorithms=options.algorithm, seeds=options.seed, folder=options.out)
+        try:
+            records = run_experiment(
+                file, algorithms=options.algorithm, seeds=options.seed, folder=options.out
+            )
+        except DivergenceError as error:  # the other files run all the same
+            diverged.append(str(error))
+            continue
         for record in records.values():
             print(_describe(record))
+    if diverged:
+        raise DivergenceError(" / ".join(diverged))
     return 0
 
 

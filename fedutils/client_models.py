@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from fedutils.centralized import Arrays, evaluate
-from fedutils.errors import InputError
+from fedutils.errors import DivergenceError, InputError
 from fedutils.keras_tff import assign_weights
 from fedutils.runs import Run
 from fedutils.stateful import get_client_weights, get_global_weights, has_personal_weights
@@ -25,6 +25,33 @@ def collect_weights(process, state, num_clients: int) -> list[np.ndarray]:
         for k in range(num_clients):
             weights += get_client_weights(process, state, k).trainable
     return [np.asarray(w) for w in weights]
+
+
+def check_finite(weights: list[np.ndarray], model: keras.Model, round_number: int) -> None:
+    """Refuse weights that are no numbers: measured, such a model answers one class and has an accuracy.
+
+    Parameters
+    ----------
+    weights : list of ndarray
+        From `collect_weights`.
+    model : keras.Model
+        One that has them.
+    round_number : int
+        From 1.
+
+    Raises
+    ------
+    DivergenceError
+        If one is infinite or not a number.
+    """
+    for i, weight in enumerate(weights):
+        if not np.isfinite(weight).all():
+            owner = i // len(model.trainable_variables)
+            whose = f"client {owner - 1}'s own" if owner else "the global"
+            raise DivergenceError(
+                f"round {round_number}: expected finite weights of {whose} model, found "
+                f"{weight[~np.isfinite(weight)][0]}; lower the learning rate of the clients or of the server"
+            )
 
 
 def build_measure(process, validation: Validation | list[Validation], num_clients: int) -> Callable:

@@ -25,7 +25,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm.auto import tqdm
 
-from fedutils.errors import InputError
+from fedutils.errors import DivergenceError, InputError
 from fedutils.runs import Run, load_checkpoint, save_run, sweep
 
 
@@ -102,7 +102,9 @@ def train_epochs(
     Raises
     ------
     InputError
-        If the arguments do not fit each other or the data, or the training loss is no longer a finite number.
+        If the arguments do not fit each other or the data.
+    DivergenceError
+        If the training loss is no longer a finite number.
     """
     if steps_per_epoch is None:
         steps_per_epoch = _count_steps(batches(0))
@@ -279,7 +281,7 @@ def _fit(model, data, epoch, steps, weighing):
                 "the data set"
             ) from None
     if not np.isfinite(fitted["loss"][0]):
-        raise InputError(
+        raise DivergenceError(
             f"training loss of epoch {epoch + 1}: expected a finite number, found {fitted['loss'][0]}; "
             "lower learning_rate or set clip_norm"
         )

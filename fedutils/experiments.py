@@ -15,7 +15,7 @@ from pathlib import Path
 from fedutils import paths, runtime
 from fedutils.algorithms import ALGORITHMS, build_process
 from fedutils.communication import measure_messages
-from fedutils.errors import InputError
+from fedutils.errors import DivergenceError, InputError
 from fedutils.experiment_file import ALONE, STARTED, Experiment, load_experiment
 from fedutils.experiment_personal_runs import check_personal, choose_at_home, run_own, run_started
 from fedutils.experiment_rounds import choose_asked
@@ -25,6 +25,9 @@ from fedutils.results import git_commit, machine, to_json, versions, write_atomi
 from fedutils.runs import run_folder
 from fedutils.stateful import has_personal_weights
 from fedutils.study import load_study
+
+# isort: split
+import numpy as np
 
 # What an experiment may name. Models of each hospital's own are measured on its own images, which is another
 # question: `check_personal` refuses them where hospitals hold out none.
@@ -65,6 +68,8 @@ def run_experiment(
     ------
     InputError
         If the file, the data or an argument is wrong.
+    DivergenceError
+        If runs diverged, after all others are done and written.
     """
     experiment = load_experiment(source)
     algorithms = _pick("algorithm", algorithms, experiment.algorithms)
@@ -80,7 +85,14 @@ def run_experiment(
     folder = paths.results_dir() / "experiments" if folder is None else Path(folder)
     runtime.use("in_process")
     task = load_task(experiment)
-    return {name: _run_family(experiment, task, name, seeds, folder) for name in algorithms}
+    diverged = []
+    told = {name: _run_family(experiment, task, name, seeds, folder, diverged) for name in algorithms}
+    if diverged:
+        raise DivergenceError(
+            f"{experiment.where}: expected trainings that stay finite, found {len(diverged)} that did not "
+            f"and left no result, while all others are written: {' / '.join(diverged)}"
+        )
+    return told
 
 
 def collect(source: Path | str | dict, *, train_missing: bool = True) -> list[dict]:
@@ -118,8 +130,11 @@ def _pick(what, asked, known):
     return tuple(asked)
 
 
-def _run_family(experiment, task, algorithm, seeds, folder) -> dict:
-    """Run every seed of one algorithm that its result does not hold; write the result after each."""
+def _run_family(experiment, task, algorithm, seeds, folder, diverged) -> dict | None:
+    """Run every seed of one algorithm that its result does not hold; write the result after each.
+
+    What diverges is added to `diverged` in words; with no seed done there is nothing to write.
+    """
     name = f"{experiment.name}-{algorithm}"
     kept = {seed: _find_folder(experiment, task, algorithm, seed) for seed in experiment.seeds}
     names = {str(seed): run.name for seed, run in kept.items()}
@@ -128,12 +143,40 @@ def _run_family(experiment, task, algorithm, seeds, folder) -> dict:
     missing, told = [seed for seed in seeds if str(seed) not in runs], None
     trainer = _prepare(experiment, task, experiment.algorithms[algorithm]) if missing else None
     for seed in missing:
-        measured = trainer(seed, kept[seed], f"{name}, seed {seed}")
+        try:
+            measured = trainer(seed, kept[seed], f"{name}, seed {seed}")
+            _check_validation(measured)
+        except DivergenceError as error:
+            diverged.append(f"{name}, seed {seed}, {_name_rates(experiment, algorithm)}: {error}")
+            continue
         # Another process may have run another seed since: what it wrote stays.
         runs = _read_finished(path, names) | runs
         runs[str(seed)] = {"run": kept[seed].name, "git": git_commit(), "machine": machine(), **measured}
         told = _write(path, experiment, task, algorithm, runs)
+    if not runs:
+        return None
     return told or _write(path, experiment, task, algorithm, runs)
+
+
+def _check_validation(measured) -> None:
+    """Refuse a run of which a round was measured to be no number, though its weights are: they overflow."""
+    for key, curve in measured["validation"].items():
+        wrong = np.flatnonzero(~np.isfinite(np.asarray(curve, np.float64)))
+        if len(wrong):
+            raise DivergenceError(
+                f"{measured['unit']} {wrong[0] + 1}: expected a finite validation {key}, found "
+                f"{curve[wrong[0]]}; lower the learning rate"
+            )
+
+
+def _name_rates(experiment, algorithm) -> str:
+    """Return the learning rates of an algorithm, and those of what it starts from."""
+    own = experiment.algorithms[algorithm]
+    told = f"client_learning_rate {own['client_learning_rate']}"
+    if own["algorithm"] not in (*ALONE, *STARTED):
+        told += f", server_learning_rate {own['server_learning_rate']}"
+    start = own["start_from"]
+    return told + (f" from {start} with {_name_rates(experiment, start)}" if start else "")
 
 
 def _write(path, experiment, task, algorithm, runs) -> dict:

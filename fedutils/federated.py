@@ -18,7 +18,7 @@ import tensorflow as tf
 from tqdm.auto import tqdm
 
 from fedutils.centralized import Arrays, evaluate, get_weights, set_weights
-from fedutils.client_models import Validation, build_measure, collect_weights, split_weights
+from fedutils.client_models import Validation, build_measure, check_finite, collect_weights, split_weights
 from fedutils.data.pipeline import make_batches, seed_client
 from fedutils.errors import InputError
 from fedutils.round_store import RoundStore
@@ -166,6 +166,9 @@ def train_federated(
     InputError
         If the arguments do not fit the clients or the process, `participants` gives no round, or the folder
         holds another run, or more rounds than are asked for.
+    DivergenceError
+        If a round leaves a model that is not finite, the global one or one of a client's own; the rounds
+        before it stay in the folder. A client whose update is not finite counts nothing, and stops nothing.
     """
     measure = build_measure(process, validation, clients.num_clients)
     state = begin_rounds(process, _read_weights(model), clients.num_clients)
@@ -189,6 +192,8 @@ def train_federated(
         else:
             chosen = _check_participants(participants(r, run), clients.num_clients, r)
         state, metrics = advance(process, state, chosen, [clients.batches(k, r) for k in chosen])
+        weights = collect_weights(process, state, clients.num_clients)
+        check_finite(weights, model, r + 1)
         measured = measure(model, state)
         entry = {
             "round": r + 1,
@@ -197,7 +202,7 @@ def train_federated(
             **measured,
             "seconds": time.perf_counter() - start,
         }
-        run.record(entry, collect_weights(process, state, clients.num_clients))
+        run.record(entry, weights)
         if store:
             store.save(run, state)
         bar.set_postfix(validation=f"{entry[shown]:.3f}")

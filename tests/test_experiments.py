@@ -1,6 +1,7 @@
 """Experiments as files: read strictly, run to the bit, resumable, written after every seed, and shown."""
 
 import argparse
+import copy
 import json
 from types import SimpleNamespace
 
@@ -12,7 +13,7 @@ from experiment_contents import change_content
 
 from fedutils import cli_experiment, experiment_runs, experiments, paths
 from fedutils.communication import Messages
-from fedutils.errors import InputError
+from fedutils.errors import DivergenceError, InputError
 from fedutils.experiment_file import EXPERIMENTS, list_experiments, load_experiment
 from fedutils.experiment_rounds import plan_rounds
 from fedutils.experiments import NAMED, run_experiment
@@ -306,6 +307,33 @@ def test_a_seed_that_another_process_finished_meanwhile_stays(smoke, tmp_path, m
     assert record["seeds"] == [0, 1] and record["summary"] == whole["summary"]
 
 
+def test_what_diverges_leaves_no_result_and_stops_nothing_else(smoke, tmp_path, monkeypatch):
+    whole = {name: read(smoke, name)["runs"] for name in ("fedavg", "central")}
+
+    def prepare(experiment, task, training):
+        def train(seed, folder, label):
+            if training["algorithm"] == "fedavg" and seed == 0:
+                raise DivergenceError("round 2: expected finite weights of the global model, found nan")
+            told = copy.deepcopy(whole[training["algorithm"]][str(seed)])
+            if training["algorithm"] == "central":
+                told["validation"]["loss"][1] = np.inf
+            return told
+
+        return train
+
+    monkeypatch.setattr(experiments, "_prepare", prepare)
+    with pytest.raises(DivergenceError, match="found 3 that did not and left no result") as caught:
+        run_experiment(TWO, algorithms=["central", "fedavg"], folder=tmp_path)
+    told = str(caught.value)
+    assert "\n" not in told
+    assert (
+        "phantom_smoke-fedavg, seed 0, client_learning_rate 0.01, server_learning_rate 1.0: round 2" in told
+    )
+    assert "phantom_smoke-central, seed 1, client_learning_rate 0.01: epoch 2: expected a finite v" in told
+    assert [file.name for file in tmp_path.glob("*.json")] == ["phantom_smoke-fedavg.json"]
+    assert json.loads((tmp_path / "phantom_smoke-fedavg.json").read_text())["seeds"] == [1]
+
+
 def plan_late(late):
     content = change("participation", {"deadline_s": 3.0, "late": late})
     content["network"] = {"down_mbit_s": 8, "up_mbit_s": 4, "images_per_s": 10}
@@ -425,6 +453,20 @@ def test_the_command_lists_what_the_files_would_run(capsys):
     assert "phantom_smoke: Smoke test on the phantom" in out and "  scaffold: 24 rounds, seeds 0, 1, 2" in out
     with pytest.raises(InputError, match="FILE: expected an experiment, found none"):
         command()
+
+
+def test_the_command_runs_the_other_files_where_one_diverges(tmp_path, monkeypatch):
+    asked = []
+
+    def diverge(file, **options):
+        asked.append(file)
+        raise DivergenceError(f"{file}: round 2")
+
+    monkeypatch.setattr(experiments, "run_experiment", diverge)
+    monkeypatch.setattr("fedutils.notebook.start", lambda *args, **options: None)
+    with pytest.raises(DivergenceError, match="phantom_smoke: round 2 / personal_smoke: round 2"):
+        command("phantom_smoke", "personal_smoke")
+    assert asked == ["phantom_smoke", "personal_smoke"]
 
 
 def test_a_seed_or_algorithm_that_the_file_lacks_is_refused():

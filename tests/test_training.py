@@ -9,11 +9,11 @@ import pytest
 import tensorflow as tf
 from halves import make_halves
 
-from fedutils import client_models, runs, runtime
+from fedutils import client_models, federated, runs, runtime
 from fedutils.algorithms import build_process
 from fedutils.centralized import evaluate, set_weights, train_central
 from fedutils.data.pipeline import augment_batch, make_batches
-from fedutils.errors import InputError
+from fedutils.errors import DivergenceError, InputError
 from fedutils.federated import ArrayClients, measure_contributions, sample_clients, train_federated
 from fedutils.models.classification import build_separable_cnn
 from fedutils.round_store import RoundStore
@@ -234,6 +234,45 @@ def test_the_best_round_is_kept_not_the_last(monkeypatch):
     run = train_federated(process, model, make_clients(), measure, num_rounds=3, choose_by="dice")
     assert run.best == 1
     assert_equal(weights_of(model), seen[1])
+
+
+def poison(monkeypatch, when):
+    """Leave a global model of no numbers after a round, as a rate that is far too high does."""
+    real, calls = federated.advance, []
+
+    def advance(process, state, chosen, data):
+        state, metrics = real(process, state, chosen, data)
+        calls.append(1)
+        if len(calls) == when:
+            weights = process.get_model_weights(state)
+            bad = tuple(np.full_like(w, np.nan) for w in weights.trainable)
+            return process.set_model_weights(state, type(weights)(bad, weights.non_trainable)), metrics
+        return state, metrics
+
+    monkeypatch.setattr(federated, "advance", advance)
+
+
+def test_a_federation_that_diverges_ends_in_one_line_and_keeps_the_rounds_before(tmp_path, monkeypatch):
+    poison(monkeypatch, 3)
+    with pytest.raises(
+        DivergenceError, match="round 3: expected finite weights of the global model, found nan"
+    ):
+        train(4, tmp_path)
+    assert (tmp_path / "round_2").is_dir() and not (tmp_path / "round_3").exists()
+    assert not (tmp_path / "model.keras").exists()
+
+
+def test_a_client_of_no_numbers_counts_nothing_and_stops_nothing():
+    images, labels = CLIENTS[1]
+    hospitals = make_clients([CLIENTS[0], (np.full_like(images, np.nan), labels), CLIENTS[2]])
+    model = build_model()
+    run = train_federated(shared_process(), model, hospitals, VALIDATION, num_rounds=2)
+    without = build_model()
+    others = {"num_rounds": 2, "participants": lambda r, run: [0, 2]}
+    train_federated(shared_process(), without, make_clients(), VALIDATION, **others)
+    assert [entry["clients"] for entry in run.history] == [[0, 1, 2]] * 2
+    for found, expected in zip(weights_of(model), weights_of(without), strict=True):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_interrupting_leaves_the_last_checkpoint(tmp_path, monkeypatch):
