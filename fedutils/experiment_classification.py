@@ -50,7 +50,7 @@ class Classification:
     # Where its runs enter fedutils: a change of what these import starts them anew, of another's does not.
     CODE = (
         "experiment_classification",
-        "experiment_rounds",
+        "experiment_prepare",
         "algorithms",
         "centralized",
         "federated",
@@ -80,6 +80,10 @@ class Classification:
                 f"{self._experiment.where}: model: expected what {name} takes, found: {error}; remove the key"
             ) from error
 
+    def build_learner(self, model: keras.Model) -> keras.Model:
+        """Return the network itself: the loss of a classifier is known."""
+        return model
+
     @functools.cache  # noqa: B019  (as long as the task)
     def split(self, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the images to train on and those that choose the round, int64 each."""
@@ -106,6 +110,10 @@ class Classification:
     def count(self, seed: int) -> np.ndarray:
         """Return int64 (clients, classes): the images of each hospital."""
         return count_labels(self._images.training.y, self.deal(seed), len(CLASSES))
+
+    def count_examples(self, seed: int) -> list[int]:
+        """Return the number of training images of each hospital."""
+        return self.count(seed).sum(axis=1).tolist()
 
     def describe_partition(self, seed: int) -> dict:
         """Return who holds what, and how far that is from IID."""

@@ -7,7 +7,7 @@ import keras
 
 from fedutils import paths
 from fedutils.errors import InputError
-from fedutils.experiment_task import Task
+from fedutils.experiment_interface import Task
 from fedutils.runs import load_run
 
 

@@ -15,44 +15,10 @@ import numpy as np
 
 from fedutils.centralized import get_weights, set_weights
 from fedutils.client_models import split_weights
-from fedutils.errors import InputError
-from fedutils.experiment_file import ALONE, PERSONAL, STARTED, Experiment
-from fedutils.experiment_runs import Federation, describe_alone, describe_rounds
+from fedutils.experiment_runs import Federation
+from fedutils.experiment_told import describe_alone, describe_rounds
 from fedutils.fedlc import STRENGTH
 from fedutils.personalise import select_head
-
-
-def check_personal(experiment: Experiment, name: str) -> None:
-    """Raise `InputError` where an algorithm does not fit the experiment's hospitals, or names no start."""
-    training, where = experiment.algorithms[name], f"{experiment.where}: {name}"
-    if experiment.is_personal and experiment.report_rounds:
-        raise InputError(f"{experiment.where}: expected no report_rounds with own_test_fraction; remove them")
-    if training["start_from"] is not None and training["algorithm"] not in STARTED:
-        raise InputError(
-            f"{where}: expected start_from with {' or '.join(STARTED)} alone, found it with "
-            f"{training['algorithm']}; remove it"
-        )
-    if training["algorithm"] not in PERSONAL:
-        return
-    if not experiment.is_personal:
-        raise InputError(
-            f"{where}: expected data.own_test_fraction, since a model of each hospital's own is measured on "
-            "its own images, found none; add it"
-        )
-    if training["algorithm"] not in STARTED:
-        return
-    by_mixture = training["algorithm"] == "own_mixture"
-    shared = [
-        name
-        for name, other in experiment.algorithms.items()
-        if other["algorithm"] not in (*PERSONAL, *ALONE) and (other["algorithm"] == "fedlc" or not by_mixture)
-    ]
-    if training["start_from"] not in shared:
-        kind = "run of fedlc" if by_mixture else "federated run of one model for all"
-        raise InputError(
-            f"{where}: start_from: expected a {kind}, of the file's {', '.join(shared) or 'none'}, found "
-            f"{training['start_from']!r}; mend it"
-        )
 
 
 def choose_at_home(model: keras.Model, training: dict) -> tuple[int, ...] | None:
@@ -77,7 +43,7 @@ def run_own(federation: Federation, seed: int, folder: Path, label: str) -> dict
         set_weights(network, weights)
         tests.append(task.test(network, seed))
     return {
-        **describe_rounds(federation, rounds, run, seed),
+        **describe_rounds(task, federation.training, rounds, run, seed),
         "best_round": run.best + 1,
         **task.describe_own(tests, seed),
     }

@@ -1,7 +1,8 @@
 """What is said of models at the hospitals that use them: each on its own test images, the worst, the gap.
 
 Kept apart from `fedutils.experiment_personal`, whose code names its finished runs: what is said of a trained
-network may change without training it again.
+network may change without training it again. Results keep a hash of this code, and are scored again where it
+is another.
 
 References
 ----------
@@ -27,6 +28,8 @@ OWN = ("mean", "pooled", "worst", "best", "gap", "spread")
 
 class ScoredPersonal(PersonalClassification, ScoredClassification):
     """The task `PersonalClassification` with those members of an experiment's task that score it."""
+
+    SCORES = ("experiment_personal_scores", "experiment_told")
 
     def describe_shared(self, test: dict[str, dict], seed: int) -> dict:
         """Return what one model for all does, on the pooled test images and at each hospital."""

@@ -1,6 +1,7 @@
 """One seed of an experiment: a federation, each hospital alone, or all data in one place; then the test.
 
-What is learned, the task knows (`fedutils.experiment_task`); what is written down, `fedutils.experiments`.
+What is learned, the task knows (`fedutils.experiment_task`); what is said of it, `fedutils.experiment_told`;
+what is written down, `fedutils.experiments`.
 """
 
 import fedutils.quiet  # noqa: F401  (first: it quietens the import of TensorFlow)
@@ -15,8 +16,9 @@ import numpy as np
 from fedutils.centralized import set_weights
 from fedutils.communication import Messages
 from fedutils.experiment_file import Experiment
+from fedutils.experiment_interface import Task
 from fedutils.experiment_rounds import Rounds, plan_rounds
-from fedutils.experiment_task import Task
+from fedutils.experiment_told import describe_alone, describe_rounds, describe_run
 from fedutils.federated import Clients, train_federated
 from fedutils.runs import Run, load_run, save_run
 from fedutils.stateful import StatefulProcess
@@ -110,18 +112,9 @@ def run_rounds(federation: Federation, seed: int, folder: Path, label: str) -> d
         }
     last = reported.pop(planned)
     return {
-        **describe_rounds(federation, rounds, run, seed),
+        **describe_rounds(task, federation.training, rounds, run, seed),
         **last,
         "after": {str(stop): value for stop, value in reported.items()},
-    }
-
-
-def describe_rounds(federation: Federation, rounds: Rounds, run: Run, seed: int) -> dict:
-    """Return what a result says of a federation: `describe_run`, who took part, and at what cost."""
-    return {
-        **describe_run(federation.task, run, seed, "round", federation.training["local_epochs"]),
-        "participants": [entry["clients"] for entry in run.history],
-        **rounds.measure(run),
     }
 
 
@@ -151,39 +144,3 @@ def run_local(task: Task, training: dict, seed: int, folder: Path, label: str) -
         trained.append(run)
         tests.append(task.test(network, seed))
     return describe_alone(task, trained, tests, seed)
-
-
-def describe_alone(task: Task, trained: list[Run], tests: list[dict], seed: int) -> dict:
-    """Return what a result says of hospitals that each trained a network of their own, alone."""
-    validation = [list_validation(run) for run in trained]
-    told = task.describe_own(tests, seed)
-    return {
-        **describe_run(task, trained[0], seed, "epoch", 1),
-        "rounds_done": min(len(run.history) for run in trained),
-        "seconds": sum(run.curve("seconds").sum() for run in trained),
-        "validation": {key: np.mean([one[key] for one in validation], axis=0) for key in validation[0]},
-        "best_round": [run.best + 1 for run in trained],
-        **told,
-        "hospitals": {**told["hospitals"], "validation": validation},
-    }
-
-
-def describe_run(task: Task, run: Run, seed: int, unit: str, passes: int) -> dict:
-    """Return what a result says of any training: rounds or epochs, validation, seconds, who held what."""
-    return {
-        "seed": seed,
-        "unit": unit,
-        "passes_per_step": passes,  # over the data, a round or an epoch
-        "rounds_planned": run.planned,
-        "rounds_done": len(run.history),
-        "validation": list_validation(run),
-        "seconds": run.curve("seconds").sum(),
-        "partition": task.describe_partition(seed),
-    }
-
-
-def list_validation(run: Run) -> dict[str, list[float]]:
-    """Return the validation quantities of a run, a list over its rounds or epochs each."""
-    prefix = "validation_"
-    names = [name for name in run.history[0] if name.startswith(prefix)]
-    return {name.removeprefix(prefix): run.curve(name).tolist() for name in names}

@@ -1,7 +1,8 @@
 """What a study says of classifiers: which scores are summarised, of whom, and of the worst hospital.
 
 Kept apart from `fedutils.experiment_classification`, whose code names its finished runs: what is said of a
-trained network may change without training it again.
+trained network may change without training it again. Results keep a hash of this code, and are scored again
+where it is another.
 """
 
 from fedutils.experiment_classification import Classification, load_classification  # first: TensorFlow
@@ -9,7 +10,6 @@ from fedutils.experiment_classification import Classification, load_classificati
 # isort: split
 from collections.abc import Sequence
 
-import keras
 import numpy as np
 
 from fedutils.experiment_file import Experiment
@@ -19,20 +19,14 @@ SUMMARISED = ("accuracy", "precision", "recall", "f1", "auc", "ece")
 
 
 class ScoredClassification(Classification):
-    """The task `Classification` with those members of a `fedutils.experiment_task.Task` that score it."""
+    """The task `Classification` with those members of an experiment's task that score it."""
+
+    SCORES = ("experiment_scores", "experiment_told")
 
     @classmethod
     def load(cls, experiment: Experiment) -> "ScoredClassification":
         """Read the images of an experiment; see `fedutils.experiment_classification.load_classification`."""
         return cls(experiment, load_classification(experiment)._images)
-
-    def build_learner(self, model: keras.Model) -> keras.Model:
-        """Return the network itself: the loss of a classifier is known."""
-        return model
-
-    def count_examples(self, seed: int) -> list[int]:
-        """Return the number of training images of each hospital."""
-        return self.count(seed).sum(axis=1).tolist()
 
     def describe_shared(self, test: dict[str, dict], seed: int) -> dict:
         """Return what one model for all does, on each hospital's own mixture of classes too."""

@@ -66,7 +66,7 @@ class PoolClients:
 
 
 class Segmentation:
-    """Cases with outlined tumours, dealt out to hospitals whole; see `fedutils.experiment_task.Task`.
+    """Cases with outlined tumours, dealt out to hospitals whole; see `fedutils.experiment_interface.Task`.
 
     Parameters
     ----------
@@ -81,7 +81,8 @@ class Segmentation:
     # Networks are imported by name.
     CODE = (
         "experiment_segmentation",
-        "experiment_rounds",
+        "experiment_segmentation_data",
+        "experiment_prepare",
         "algorithms",
         "federated",
         "runtime",

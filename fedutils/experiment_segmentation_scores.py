@@ -1,7 +1,8 @@
 """What a study says of segmentations: Dice and distance, by institution, and of the worst one.
 
 Kept apart from `fedutils.experiment_segmentation`, whose code names its finished runs: what is said of a
-trained network may change without training it again.
+trained network may change without training it again. Results keep a hash of this code, and are scored again
+where it is another.
 """
 
 from fedutils.experiment_segmentation import Segmentation  # first: TensorFlow
@@ -18,7 +19,9 @@ from fedutils.metrics import summarise
 
 
 class ScoredSegmentation(Segmentation):
-    """The task `Segmentation` with those members of a `fedutils.experiment_task.Task` that score it."""
+    """The task `Segmentation` with those members of an experiment's task that score it."""
+
+    SCORES = ("experiment_segmentation_scores", "experiment_told")
 
     @classmethod
     def load(cls, experiment: Experiment) -> "ScoredSegmentation":

@@ -13,26 +13,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedutils import paths, runtime
-from fedutils.algorithms import ALGORITHMS, build_process
-from fedutils.communication import measure_messages
 from fedutils.errors import DivergenceError, InputError
-from fedutils.experiment_file import ALONE, STARTED, Experiment, load_experiment
-from fedutils.experiment_personal_runs import check_personal, choose_at_home, run_own, run_started
-from fedutils.experiment_rounds import choose_asked
-from fedutils.experiment_runs import Federation, run_central, run_local, run_rounds
-from fedutils.experiment_task import Task, load_task
+from fedutils.experiment_checks import check_algorithm
+from fedutils.experiment_file import ALONE, STARTED, load_experiment
+from fedutils.experiment_interface import Task
+from fedutils.experiment_prepare import prepare
+from fedutils.experiment_task import load_task
 from fedutils.results import git_commit, machine, to_json, versions, write_atomic
-from fedutils.runs import run_folder
-from fedutils.stateful import has_personal_weights
+from fedutils.runs import fingerprint_scores, run_folder
 from fedutils.study import load_study
 
 # isort: split
 import numpy as np
-
-# What an experiment may name. Models of each hospital's own are measured on its own images, which is another
-# question: `check_personal` refuses them where hospitals hold out none.
-NAMED = (*ALGORITHMS, *STARTED, *ALONE)
-_STRENGTHS = ("proximal_strength", "calibration_strength")
 
 
 def run_experiment(
@@ -61,8 +53,9 @@ def run_experiment(
     dict of str to dict
         By algorithm, what ``<name>-<algorithm>.json`` holds: ``settings``; ``seeds`` done and
         ``seeds_planned``; ``rounds_planned``; ``data``; ``runs`` by seed, each with the commit that made
-        it (``git``), ``rounds_done``, ``best_round``, ``validation`` by round, ``test`` and ``hospitals``,
-        after ``report_rounds`` too, ``partition``, ``bytes``, ``simulated_s``; and ``summary`` over seeds.
+        it (``git``), a hash of the code that scored it (``scores``), ``rounds_done``, ``best_round``,
+        ``validation`` by round, ``test`` and ``hospitals``, after ``report_rounds`` too, ``partition``,
+        ``bytes``, ``simulated_s``; and ``summary`` over seeds.
 
     Raises
     ------
@@ -75,13 +68,7 @@ def run_experiment(
     algorithms = _pick("algorithm", algorithms, experiment.algorithms)
     seeds = _pick("seed", seeds, experiment.seeds)
     for name in algorithms:
-        algorithm = experiment.algorithms[name]["algorithm"]
-        if algorithm not in NAMED:
-            raise InputError(
-                f"{experiment.where}: {name}: expected an algorithm of {', '.join(NAMED)}, found "
-                f"{algorithm!r}; mend it"
-            )
-        check_personal(experiment, name)
+        check_algorithm(experiment, name)
     folder = paths.results_dir() / "experiments" if folder is None else Path(folder)
     runtime.use("in_process")
     task = load_task(experiment)
@@ -138,10 +125,12 @@ def _run_family(experiment, task, algorithm, seeds, folder, diverged) -> dict | 
     name = f"{experiment.name}-{algorithm}"
     kept = {seed: _find_folder(experiment, task, algorithm, seed) for seed in experiment.seeds}
     names = {str(seed): run.name for seed, run in kept.items()}
-    path = folder / f"{name}.json"
-    runs = _read_finished(path, names)
-    missing, told = [seed for seed in seeds if str(seed) not in runs], None
-    trainer = _prepare(experiment, task, experiment.algorithms[algorithm]) if missing else None
+    path, scores = folder / f"{name}.json", fingerprint_scores(task.CODE, task.SCORES)
+    runs = _read_finished(path, names, scores)
+    missing, told, trainer = [seed for seed in seeds if str(seed) not in runs], None, None
+    if missing:
+        find_start = functools.partial(_find_folder, experiment, task)
+        trainer = prepare(experiment, task, experiment.algorithms[algorithm], find_start)
     for seed in missing:
         try:
             measured = trainer(seed, kept[seed], f"{name}, seed {seed}")
@@ -150,8 +139,9 @@ def _run_family(experiment, task, algorithm, seeds, folder, diverged) -> dict | 
             diverged.append(f"{name}, seed {seed}, {_name_rates(experiment, algorithm)}: {error}")
             continue
         # Another process may have run another seed since: what it wrote stays.
-        runs = _read_finished(path, names) | runs
-        runs[str(seed)] = {"run": kept[seed].name, "git": git_commit(), "machine": machine(), **measured}
+        runs = _read_finished(path, names, scores) | runs
+        made = {"run": kept[seed].name, "scores": scores, "git": git_commit(), "machine": machine()}
+        runs[str(seed)] = made | measured
         told = _write(path, experiment, task, algorithm, runs)
     if not runs:
         return None
@@ -206,50 +196,21 @@ def _find_folder(experiment, task, algorithm, seed) -> Path:
     return run_folder(f"experiment-{experiment.name}-{algorithm}", settings, task.CODE)
 
 
-def _read_finished(path, names) -> dict[str, dict]:
-    """Return the runs of an earlier result, by seed, that are what would be run today."""
+def _read_finished(path, names, scores) -> dict[str, dict]:
+    """Return the runs of an earlier result, by seed, that are what would be run and said today.
+
+    Others are prepared again: from their checkpoints where only the scores are others, so that nothing is
+    trained. Results never mix two ways to score.
+    """
     try:
         found = json.loads(path.read_text())["runs"]
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return {seed: run for seed, run in found.items() if run["run"] == names.get(seed)}
-
-
-def _prepare(experiment: Experiment, task: Task, training: dict):
-    """Return a function from (seed, folder, label) to what the run measured."""
-    if training["algorithm"] in ALONE:
-        alone = {"local": run_local, "central": run_central}[training["algorithm"]]
-        return functools.partial(alone, task, training)
-    start = training["start_from"]
-    federated = experiment.algorithms[start] if start else training
-    model = task.build_model(experiment.seeds[0])
-    for seed in experiment.seeds:  # what does not fit is found now, not after hours
-        choose_asked(experiment, task.count_examples(seed), seed)
-    process = build_process(
-        task.build_learner(model),
-        algorithm=federated["algorithm"],
-        client_optimizer=federated["client_optimizer"],
-        client_learning_rate=federated["client_learning_rate"],
-        decay_rounds=federated["num_rounds"] if federated["cosine"] else None,
-        server_optimizer=federated["server_optimizer"],
-        server_learning_rate=federated["server_learning_rate"],
-        **{key: federated[key] for key in _STRENGTHS if federated[key] is not None},
-        aggregator=federated["aggregator"],
-        weighted=federated["weighted"],
-        num_clients=len(task.count_examples(experiment.seeds[0])),
-        at_home=choose_at_home(model, federated),
-    )
-    federation = Federation(experiment, task, federated, process, measure_messages(process))
-    if start:
-        return lambda seed, folder, label: run_started(
-            federation,
-            training,
-            seed,
-            folder,
-            label,
-            start_folder=_find_folder(experiment, task, start, seed),
-        )
-    return functools.partial(run_own if has_personal_weights(process) else run_rounds, federation)
+    return {
+        seed: run
+        for seed, run in found.items()
+        if run["run"] == names.get(seed) and run.get("scores") == scores
+    }
 
 
 def summarise_runs(task: Task, runs: Sequence[dict]) -> dict:

@@ -39,7 +39,12 @@ _ENTRIES = (
 )
 # These move files and messages, or read settings, which name the run themselves; nothing in them changes what
 # a training step computes.
-_GROUND = {"errors", "paths", "quiet", "results", "source_code", "experiment_file", "keys"}
+_GROUND = {
+    *("errors", "paths", "quiet", "results", "source_code", "keys"),
+    *("experiment_file", "experiment_bounds"),
+}
+# Of what a training imports, this only puts into words what came out: `fingerprint_scores` counts it.
+_SAID = {"experiment_told"}
 
 
 @dataclass
@@ -95,10 +100,27 @@ def run_folder(name: str, settings: dict, code: Sequence[str] = _ENTRIES) -> Pat
     code : sequence of str
         Where the run enters fedutils, as in `fedutils.source_code.list_imported`; any training by default.
     """
-    executed = tuple(module for module in list_imported(tuple(code)) if module not in _GROUND)
+    executed = tuple(module for module in list_imported(tuple(code)) if module not in _GROUND | _SAID)
     identity = {"settings": settings, "code": fingerprint_code(executed), "versions": versions()}
     digest = hashlib.sha256(to_json(identity).encode()).hexdigest()[:12]
     return paths.output_dir() / "runs" / f"{name}-{digest}"
+
+
+def fingerprint_scores(code: Sequence[str], scores: Sequence[str]) -> str:
+    """Return a hash of what is said of finished runs, as far as `run_folder` does not count it.
+
+    Where this alone has changed, a run is not trained again, but what was said of it must not be mixed with
+    what is said today.
+
+    Parameters
+    ----------
+    code : sequence of str
+        Where training enters fedutils, as of `run_folder`.
+    scores : sequence of str
+        Where what is said of it does.
+    """
+    executed = {*list_imported(tuple(code)), *_GROUND} - _SAID
+    return fingerprint_code(tuple(m for m in list_imported(tuple(scores)) if m not in executed))
 
 
 def save_run(

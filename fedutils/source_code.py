@@ -21,8 +21,18 @@ def list_imported(roots: Sequence[str]) -> tuple[str, ...]:
     -------
     tuple of str
         Sorted, in the same form. Imports inside functions count too.
+
+    Raises
+    ------
+    ValueError
+        If a pattern matches no file: a name that was changed elsewhere would leave code out without a word.
     """
-    waiting = [path for root in roots for path in paths.PACKAGE.glob(f"{root}.py")]
+    waiting = []
+    for root in roots:
+        matched = list(paths.PACKAGE.glob(f"{root}.py"))
+        if not matched:
+            raise ValueError(f"{root}: expected a module of fedutils, found none; mend who names it")
+        waiting += matched
     found = set()
     while waiting:
         path = waiting.pop()
@@ -51,10 +61,20 @@ def fingerprint_code(modules: tuple[str, ...]) -> str:
     ----------
     modules : tuple of str
         From `list_imported`.
+
+    Raises
+    ------
+    ValueError
+        If there are none, or one is not there.
     """
+    if not modules:
+        raise ValueError("modules: expected at least one, found none; the hash of nothing never changes")
     digest = hashlib.sha256()
     for name in modules:
-        tree = ast.parse((paths.PACKAGE / f"{name}.py").read_text())
+        file = paths.PACKAGE / f"{name}.py"
+        if not file.is_file():
+            raise ValueError(f"{name}: expected a module of fedutils, found none; mend who names it")
+        tree = ast.parse(file.read_text())
         for node in ast.walk(tree):
             body = getattr(node, "body", None)
             if isinstance(body, list) and body and _is_docstring(body[0]):

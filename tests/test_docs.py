@@ -5,7 +5,7 @@ import re
 import pytest
 
 from fedutils import experiment_file, experiment_keys, paths
-from fedutils.experiments import NAMED
+from fedutils.experiment_checks import NAMED
 
 
 def run_blocks(name, folder):

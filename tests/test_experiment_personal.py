@@ -14,8 +14,9 @@ from fedutils.communication import Messages
 from fedutils.data.audited import AuditedImages
 from fedutils.data.brain_mri import ImageSet
 from fedutils.errors import InputError
+from fedutils.experiment_checks import check_personal
 from fedutils.experiment_file import EXPERIMENTS, list_experiments, load_experiment
-from fedutils.experiment_personal_runs import check_personal, choose_at_home, run_own, run_started
+from fedutils.experiment_personal_runs import choose_at_home, run_own, run_started
 from fedutils.experiment_personal_scores import OWN, ScoredPersonal, compute_interval, score_own
 from fedutils.experiment_personal_tables import (
     build_hospital_table,

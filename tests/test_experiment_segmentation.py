@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from fedutils import cli_experiment, experiment_runs, experiments, segmentation_pools
+from fedutils import cli_experiment, experiment_prepare, experiment_runs, segmentation_pools
 from fedutils.data.brats import list_brats
 from fedutils.data.federated_cases import (
     deal_by_size,
@@ -410,7 +410,7 @@ def test_the_files_of_the_thesis_differ_in_nothing_but_what_they_compare():
 @pytest.fixture(scope="module", autouse=True)
 def shared_process():
     """Build the one process of this module once."""
-    built, build = [], experiments.build_process
+    built, build = [], experiment_prepare.build_process
     with pytest.MonkeyPatch.context() as patch:
 
         def build_once(*args, **options):
@@ -418,7 +418,7 @@ def shared_process():
                 built.append(build(*args, **options))
             return built[0]
 
-        patch.setattr(experiments, "build_process", build_once)
+        patch.setattr(experiment_prepare, "build_process", build_once)
         yield
 
 

@@ -11,12 +11,21 @@ import tensorflow as tf
 import yaml
 from experiment_contents import change_content
 
-from fedutils import cli_experiment, experiment_runs, experiments, paths
+from fedutils import (
+    cli_experiment,
+    epochs,
+    experiment_prepare,
+    experiment_runs,
+    experiments,
+    federated,
+    paths,
+)
 from fedutils.communication import Messages
 from fedutils.errors import DivergenceError, InputError
+from fedutils.experiment_checks import NAMED
 from fedutils.experiment_file import EXPERIMENTS, list_experiments, load_experiment
 from fedutils.experiment_rounds import plan_rounds
-from fedutils.experiments import NAMED, run_experiment
+from fedutils.experiments import run_experiment
 from fedutils.plots_study import plot_study, plot_study_curves
 from fedutils.runs import Run
 from fedutils.study import load_study
@@ -162,7 +171,7 @@ def test_a_file_that_is_no_experiment_is_refused(tmp_path):
 def test_settings_that_do_not_fit_each_other_are_refused_before_anything_is_trained(
     path, value, words, monkeypatch
 ):
-    monkeypatch.setattr(experiments, "build_process", None)  # would fail
+    monkeypatch.setattr(experiment_prepare, "build_process", None)  # would fail
     with pytest.raises(InputError, match=words):
         run_experiment(change(path, value), algorithms=["fedavg"])
 
@@ -177,7 +186,7 @@ TWO = {"name": "phantom_smoke", **SMOKE, "seeds": [0, 1]}
 def shared_process():
     """Build the one process of this module once."""
     with pytest.MonkeyPatch.context() as patch:
-        built, build = {}, experiments.build_process
+        built, build = {}, experiment_prepare.build_process
 
         def build_once(model, **options):
             key = json.dumps(options)
@@ -185,7 +194,7 @@ def shared_process():
                 built[key] = build(model, **options)
             return built[key]
 
-        patch.setattr(experiments, "build_process", build_once)
+        patch.setattr(experiment_prepare, "build_process", build_once)
         yield
 
 
@@ -284,7 +293,7 @@ def test_a_seed_alone_keeps_what_others_left_unless_it_is_of_other_settings(smok
     monkeypatch.setenv("FEDUTILS_OUTPUT", str(smoke / "output"))  # its runs are finished: read, not trained
     path = tmp_path / "phantom_smoke-central.json"
     path.write_bytes((smoke / path.name).read_bytes())
-    monkeypatch.setattr(experiments, "_prepare", None)  # nothing is trained: the result has it
+    monkeypatch.setattr(experiments, "prepare", None)  # nothing is trained: the result has it
     run_experiment(TWO, algorithms=["central"], seeds=[0], folder=tmp_path)
     record = json.loads(path.read_text())
     assert record["seeds"] == [0, 1]
@@ -295,6 +304,43 @@ def test_a_seed_alone_keeps_what_others_left_unless_it_is_of_other_settings(smok
     assert json.loads(path.read_text())["seeds"] == [0]
 
 
+def test_what_was_scored_otherwise_is_scored_again_without_training_and_never_mixed(
+    smoke, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("FEDUTILS_OUTPUT", str(smoke / "output"))
+    monkeypatch.setattr(federated, "advance", None)  # nothing is trained
+    monkeypatch.setattr(epochs, "_fit", None)
+    for name in ("fedavg", "central", "local"):
+        whole, path = read(smoke, name), tmp_path / f"phantom_smoke-{name}.json"
+        earlier = copy.deepcopy(whole)
+        for run in earlier["runs"].values():
+            run["scores"], run["test"] = "otherwise", {}
+        path.write_text(json.dumps(earlier))
+        assert load_study(tmp_path)  # it is read as it is
+        record = run_experiment(TWO, algorithms=[name], seeds=[0], folder=tmp_path)[name]
+        assert record["seeds"] == [0]  # the other seed was scored otherwise
+        seeds = whole["seeds"]
+        record = run_experiment(TWO, algorithms=[name], seeds=seeds, folder=tmp_path)[name]
+        assert record["seeds"] == seeds and record["summary"] == whole["summary"]
+        for seed, run in record["runs"].items():
+            assert without_clocks(run) == without_clocks(whole["runs"][seed])
+
+
+def test_a_result_of_before_scores_were_told_apart_is_read_but_not_taken_for_one_of_today(
+    smoke, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("FEDUTILS_OUTPUT", str(smoke / "output"))
+    earlier = read(smoke, "central")
+    for run in earlier["runs"].values():
+        del run["scores"]
+    (tmp_path / "results" / "experiments").mkdir(parents=True)
+    (tmp_path / "results" / "experiments" / "phantom_smoke-central.json").write_text(json.dumps(earlier))
+    monkeypatch.setattr(paths, "results_dir", lambda: tmp_path / "results")
+    assert experiments.collect(TWO, train_missing=False) == [earlier]
+    record = run_experiment(TWO, algorithms=["central"])["central"]
+    assert record["summary"] == earlier["summary"] and all(run["scores"] for run in record["runs"].values())
+
+
 def test_a_seed_that_another_process_finished_meanwhile_stays(smoke, tmp_path, monkeypatch):
     whole, path = read(smoke, "central"), tmp_path / "phantom_smoke-central.json"
 
@@ -302,7 +348,7 @@ def test_a_seed_that_another_process_finished_meanwhile_stays(smoke, tmp_path, m
         path.write_text(json.dumps({**whole, "seeds": [1], "runs": {"1": whole["runs"]["1"]}}))
         return whole["runs"][str(seed)]
 
-    monkeypatch.setattr(experiments, "_prepare", lambda *_: train)
+    monkeypatch.setattr(experiments, "prepare", lambda *_: train)
     record = run_experiment(TWO, algorithms=["central"], seeds=[0], folder=tmp_path)["central"]
     assert record["seeds"] == [0, 1] and record["summary"] == whole["summary"]
 
@@ -310,7 +356,7 @@ def test_a_seed_that_another_process_finished_meanwhile_stays(smoke, tmp_path, m
 def test_what_diverges_leaves_no_result_and_stops_nothing_else(smoke, tmp_path, monkeypatch):
     whole = {name: read(smoke, name)["runs"] for name in ("fedavg", "central")}
 
-    def prepare(experiment, task, training):
+    def prepare(experiment, task, training, find_start):
         def train(seed, folder, label):
             if training["algorithm"] == "fedavg" and seed == 0:
                 raise DivergenceError("round 2: expected finite weights of the global model, found nan")
@@ -321,7 +367,7 @@ def test_what_diverges_leaves_no_result_and_stops_nothing_else(smoke, tmp_path, 
 
         return train
 
-    monkeypatch.setattr(experiments, "_prepare", prepare)
+    monkeypatch.setattr(experiments, "prepare", prepare)
     with pytest.raises(DivergenceError, match="found 3 that did not and left no result") as caught:
         run_experiment(TWO, algorithms=["central", "fedavg"], folder=tmp_path)
     told = str(caught.value)

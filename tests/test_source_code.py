@@ -1,8 +1,14 @@
 """A training run is found again only while the code that it executes does the same."""
 
+import itertools
+import shutil
+
 import pytest
 
 from fedutils import paths, runs
+from fedutils.experiment_personal_scores import ScoredPersonal
+from fedutils.experiment_scores import ScoredClassification
+from fedutils.experiment_segmentation_scores import ScoredSegmentation
 from fedutils.source_code import fingerprint_code, list_imported
 
 
@@ -57,3 +63,73 @@ def test_a_change_of_code_is_another_folder(tmp_path, monkeypatch):
     assert runs.run_folder("x", {"a": 1}) == before != runs.run_folder("x", {"a": 2})
     monkeypatch.setattr(runs, "fingerprint_code", lambda modules: "other")
     assert runs.run_folder("x", {"a": 1}) != before
+
+
+@pytest.mark.parametrize("roots", [("nothing",), ("federated", "nothing*"), ("data/nothing",)])
+def test_a_name_that_stands_for_no_module_is_refused(roots):
+    with pytest.raises(ValueError, match=r"nothing\*?: expected a module of fedutils, found none"):
+        list_imported(roots)
+
+
+def test_the_hash_of_a_module_that_is_not_there_or_of_none_is_refused():
+    with pytest.raises(ValueError, match="nothing: expected a module of fedutils, found none"):
+        fingerprint_code(("paths", "nothing"))
+    with pytest.raises(ValueError, match="expected at least one, found none"):
+        fingerprint_code(())
+
+
+TASKS = (ScoredClassification, ScoredPersonal, ScoredSegmentation)
+DRIVERS = {
+    *("experiment_prepare", "experiment_runs", "experiment_personal_runs", "experiment_rounds"),
+    *("algorithms", "federated", "participation", "communication", "runs", "round_store"),
+}
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.__name__)
+def test_what_decides_how_an_experiment_is_trained_is_known_and_what_writes_and_shows_is_not(task):
+    executed = set(list_imported(task.CODE))
+    assert executed >= DRIVERS
+    assert not executed & {"experiments", "experiment_task", "experiment_checks", "study", "cli_experiment"}
+    assert not any(name.endswith(("_scores", "_tables")) or name.startswith("plots") for name in executed)
+    other = "segmentation" if task is not ScoredSegmentation else "classification"
+    assert f"experiment_{other}" not in executed
+    if task is ScoredSegmentation:
+        assert {"experiment_segmentation_data", "segmentation_pools", "models/unet"} <= executed
+
+
+@pytest.fixture
+def edited(tmp_path, monkeypatch):
+    """Return a function that adds a statement to modules of a copy of fedutils, in which hashes look."""
+    copy = tmp_path / "fedutils"
+    shutil.copytree(paths.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(paths, "PACKAGE", copy)
+
+    def edit(module):
+        file = copy / f"{module}.py"
+        file.write_text(file.read_text() + "\nADDED = 1\n")
+        list_imported.cache_clear()
+        fingerprint_code.cache_clear()
+
+    list_imported.cache_clear()
+    fingerprint_code.cache_clear()
+    return edit
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.__name__)
+def test_training_names_a_run_scores_are_told_apart_and_the_rest_counts_for_neither(task, edited):
+    def tell():
+        return runs.run_folder("x", {}, task.CODE).name, runs.fingerprint_scores(task.CODE, task.SCORES)
+
+    told = [tell()]
+    for module in (
+        "experiment_prepare",
+        task.SCORES[0],
+        "experiment_told",
+        "experiments",
+        "experiment_bounds",
+    ):
+        edited(module)
+        told.append(tell())
+    names, scores = zip(*told, strict=True)
+    assert [a != b for a, b in itertools.pairwise(names)] == [True, False, False, False, False]
+    assert [a != b for a, b in itertools.pairwise(scores)] == [False, True, True, False, False]
