@@ -26,6 +26,7 @@ import tensorflow as tf
 from tqdm.auto import tqdm
 
 from fedutils.errors import DivergenceError, InputError
+from fedutils.locks import hold
 from fedutils.runs import Run, load_checkpoint, save_run, sweep
 
 
@@ -89,7 +90,7 @@ def train_epochs(
         Gets ``checkpoint.npz`` after every epoch and, in its place, ``run.npz`` when the run is finished. One
         that is there goes on, or is read, if these settings and the shapes of the weights are the same; else
         training starts anew. Data, loss and initial weights are not compared: `fedutils.runs.run_folder`
-        gives each setting its own folder.
+        gives each setting its own folder. Another process that trains there is waited for.
     label : str
         On the progress bar.
 
@@ -128,50 +129,53 @@ def train_epochs(
         stalled = len(run.history) - 1 - run.best
         return len(run.history) >= num_epochs or (patience is not None and stalled >= patience)
 
-    run, state = _load(folder, num_epochs, settings) or (Run(num_epochs, choose_by), None)
-    if not is_finished(run):
-        schedule = keras.optimizers.schedules.CosineDecay(
-            0.0 if warmup_steps else learning_rate,
-            planned_steps - warmup_steps,
-            warmup_target=learning_rate if warmup_steps else None,
-            warmup_steps=warmup_steps,
-        )
-        optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay, global_clipnorm=clip_norm)
-        outputs = len(model.outputs)
-        model.compile(
-            optimizer,
-            loss if outputs == 1 else [loss] * outputs,
-            loss_weights=None if loss_weights is None else [float(w) for w in loss_weights],
-            metrics=list(metrics) or None,
-            jit_compile=False,  # XLA on a CPU compiles for long and computes convolutions more slowly
-        )
-        optimizer.build(model.trainable_variables)
-        variables = [*_list_variables(model), *optimizer.variables]
-        if state is not None:
-            _assign(variables, state)
-        weighing = None if class_weights is None else dict(enumerate(map(float, class_weights)))
-        with tqdm(desc=label, unit="epoch", initial=len(run.history), total=num_epochs) as bar:
-            while not is_finished(run):
-                start, epoch = time.perf_counter(), len(run.history)
-                data = _repeat_labels(batches(epoch), outputs, class_weights)
-                fitted = _fit(model, data, epoch, steps_per_epoch, weighing)
-                measured = measure(model)
-                _check_choice(choose_by, measured)
-                entry = {
-                    "epoch": epoch + 1,
-                    **{f"training_{name}": value for name, value in fitted.items()},
-                    **{f"validation_{name}": float(value) for name, value in measured.items()},
-                    "seconds": time.perf_counter() - start,
-                }
-                run.record(entry, _read(_list_variables(model)))
-                if folder and not is_finished(run):
-                    save_run(Path(folder) / "checkpoint.npz", run, settings=settings, state=_read(variables))
-                shown = f"{measured[choose_by.removeprefix('-')]:.3f}"
-                bar.set_postfix(validation=shown, refresh=False)
-                bar.update()
-        if folder:
-            save_run(Path(folder) / "run.npz", run, settings=settings)
-            (Path(folder) / "checkpoint.npz").unlink(missing_ok=True)
+    with hold(folder):  # another process may have this run in hand
+        run, state = _load(folder, num_epochs, settings) or (Run(num_epochs, choose_by), None)
+        if not is_finished(run):
+            schedule = keras.optimizers.schedules.CosineDecay(
+                0.0 if warmup_steps else learning_rate,
+                planned_steps - warmup_steps,
+                warmup_target=learning_rate if warmup_steps else None,
+                warmup_steps=warmup_steps,
+            )
+            optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay, global_clipnorm=clip_norm)
+            outputs = len(model.outputs)
+            model.compile(
+                optimizer,
+                loss if outputs == 1 else [loss] * outputs,
+                loss_weights=None if loss_weights is None else [float(w) for w in loss_weights],
+                metrics=list(metrics) or None,
+                jit_compile=False,  # XLA on a CPU compiles for long and computes convolutions more slowly
+            )
+            optimizer.build(model.trainable_variables)
+            variables = [*_list_variables(model), *optimizer.variables]
+            if state is not None:
+                _assign(variables, state)
+            weighing = None if class_weights is None else dict(enumerate(map(float, class_weights)))
+            with tqdm(desc=label, unit="epoch", initial=len(run.history), total=num_epochs) as bar:
+                while not is_finished(run):
+                    start, epoch = time.perf_counter(), len(run.history)
+                    data = _repeat_labels(batches(epoch), outputs, class_weights)
+                    fitted = _fit(model, data, epoch, steps_per_epoch, weighing)
+                    measured = measure(model)
+                    _check_choice(choose_by, measured)
+                    entry = {
+                        "epoch": epoch + 1,
+                        **{f"training_{name}": value for name, value in fitted.items()},
+                        **{f"validation_{name}": float(value) for name, value in measured.items()},
+                        "seconds": time.perf_counter() - start,
+                    }
+                    run.record(entry, _read(_list_variables(model)))
+                    if folder and not is_finished(run):
+                        save_run(
+                            Path(folder) / "checkpoint.npz", run, settings=settings, state=_read(variables)
+                        )
+                    shown = f"{measured[choose_by.removeprefix('-')]:.3f}"
+                    bar.set_postfix(validation=shown, refresh=False)
+                    bar.update()
+            if folder:
+                save_run(Path(folder) / "run.npz", run, settings=settings)
+                (Path(folder) / "checkpoint.npz").unlink(missing_ok=True)
     _assign(_list_variables(model), run.weights)
     return run
 

@@ -68,7 +68,7 @@ def run_started(
     label : str
     start_folder : Path
         Of the federation's run: if it is there it is read, else trained, and found there by whoever asks for
-        it next.
+        it next. A process that trains it is waited for.
 
     Returns
     -------

@@ -19,6 +19,7 @@ from fedutils.experiment_file import ALONE, STARTED, load_experiment
 from fedutils.experiment_interface import Task
 from fedutils.experiment_prepare import prepare
 from fedutils.experiment_task import load_task
+from fedutils.locks import hold
 from fedutils.results import git_commit, machine, to_json, versions, write_atomic
 from fedutils.runs import fingerprint_scores, run_folder
 from fedutils.study import load_study
@@ -132,17 +133,21 @@ def _run_family(experiment, task, algorithm, seeds, folder, diverged) -> dict | 
         find_start = functools.partial(_find_folder, experiment, task)
         trainer = prepare(experiment, task, experiment.algorithms[algorithm], find_start)
     for seed in missing:
-        try:
-            measured = trainer(seed, kept[seed], f"{name}, seed {seed}")
-            _check_validation(measured)
-        except DivergenceError as error:
-            diverged.append(f"{name}, seed {seed}, {_name_rates(experiment, algorithm)}: {error}")
-            continue
-        # Another process may have run another seed since: what it wrote stays.
-        runs = _read_finished(path, names, scores) | runs
-        made = {"run": kept[seed].name, "scores": scores, "git": git_commit(), "machine": machine()}
-        runs[str(seed)] = made | measured
-        told = _write(path, experiment, task, algorithm, runs)
+        with hold(kept[seed]):
+            # Another process may have finished this seed while it was waited for, or others.
+            runs = _read_finished(path, names, scores) | runs
+            if str(seed) in runs:
+                told = None
+                continue
+            try:
+                measured = trainer(seed, kept[seed], f"{name}, seed {seed}")
+                _check_validation(measured)
+            except DivergenceError as error:
+                diverged.append(f"{name}, seed {seed}, {_name_rates(experiment, algorithm)}: {error}")
+                continue
+            made = {"run": kept[seed].name, "scores": scores, "git": git_commit(), "machine": machine()}
+            runs = _read_finished(path, names, scores) | runs | {str(seed): made | measured}
+            told = _write(path, experiment, task, algorithm, runs)
     if not runs:
         return None
     return told or _write(path, experiment, task, algorithm, runs)

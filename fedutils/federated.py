@@ -21,6 +21,7 @@ from fedutils.centralized import Arrays, evaluate, get_weights, set_weights
 from fedutils.client_models import Validation, build_measure, check_finite, collect_weights, split_weights
 from fedutils.data.pipeline import make_batches, seed_client
 from fedutils.errors import InputError
+from fedutils.locks import hold
 from fedutils.round_store import RoundStore
 from fedutils.runs import Run
 from fedutils.stateful import StatefulProcess, advance, begin_rounds, get_global_weights
@@ -145,7 +146,8 @@ def train_federated(
         end. If checkpoints are there, training goes on after the last one, and ends with the same weights as
         a run that was never stopped. Of a process with client states, a checkpoint holds those of all. Those
         of another run are refused, as far as it can be told: the number of clients, how those of a round and
-        the best round are chosen, `settings`, and the shapes of weights and state are compared.
+        the best round are chosen, `settings`, and the shapes of weights and state are compared. Another
+        process that trains there is waited for.
     settings : dict, optional
         What else defines the run, such as learning rates and the fingerprint of the data: plain values, kept
         with the checkpoints. `fedutils.runs.run_folder` gives each setting its own folder, which needs none.
@@ -181,35 +183,38 @@ def train_federated(
         "seed": seed,
         "settings": settings,
     }
-    store = RoundStore(folder, identity) if folder else None
-    if store:
-        run, state = store.load(run, state)
-    done, shown = len(run.history), f"validation_{choose_by.removeprefix('-')}"
-    for r in (bar := tqdm(range(done, num_rounds), desc=label, unit="round", initial=done, total=num_rounds)):
-        start = time.perf_counter()
-        if participants is None:
-            chosen = sample_clients(clients.num_clients, clients_per_round, r, seed)
-        else:
-            chosen = _check_participants(participants(r, run), clients.num_clients, r)
-        state, metrics = advance(process, state, chosen, [clients.batches(k, r) for k in chosen])
-        weights = collect_weights(process, state, clients.num_clients)
-        check_finite(weights, model, r + 1)
-        measured = measure(model, state)
-        entry = {
-            "round": r + 1,
-            "clients": chosen,
-            **_name_metrics(metrics["client_work"]["train"]),
-            **measured,
-            "seconds": time.perf_counter() - start,
-        }
-        run.record(entry, weights)
+    with hold(folder):  # another process may have this run in hand
+        store = RoundStore(folder, identity) if folder else None
         if store:
-            store.save(run, state)
-        bar.set_postfix(validation=f"{entry[shown]:.3f}")
-    set_weights(model, split_weights(run, model)[0])
-    if store:
-        store.export(model)
-    return run
+            run, state = store.load(run, state)
+        done, shown = len(run.history), f"validation_{choose_by.removeprefix('-')}"
+        for r in (
+            bar := tqdm(range(done, num_rounds), desc=label, unit="round", initial=done, total=num_rounds)
+        ):
+            start = time.perf_counter()
+            if participants is None:
+                chosen = sample_clients(clients.num_clients, clients_per_round, r, seed)
+            else:
+                chosen = _check_participants(participants(r, run), clients.num_clients, r)
+            state, metrics = advance(process, state, chosen, [clients.batches(k, r) for k in chosen])
+            weights = collect_weights(process, state, clients.num_clients)
+            check_finite(weights, model, r + 1)
+            measured = measure(model, state)
+            entry = {
+                "round": r + 1,
+                "clients": chosen,
+                **_name_metrics(metrics["client_work"]["train"]),
+                **measured,
+                "seconds": time.perf_counter() - start,
+            }
+            run.record(entry, weights)
+            if store:
+                store.save(run, state)
+            bar.set_postfix(validation=f"{entry[shown]:.3f}")
+        set_weights(model, split_weights(run, model)[0])
+        if store:
+            store.export(model)
+        return run
 
 
 def _check_participants(chosen, num_clients, round_number):

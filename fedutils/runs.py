@@ -40,7 +40,7 @@ _ENTRIES = (
 # These move files and messages, or read settings, which name the run themselves; nothing in them changes what
 # a training step computes.
 _GROUND = {
-    *("errors", "paths", "quiet", "results", "source_code", "keys"),
+    *("errors", "paths", "quiet", "results", "source_code", "keys", "locks"),
     *("experiment_file", "experiment_bounds"),
 }
 # Of what a training imports, this only puts into words what came out: `fingerprint_scores` counts it.

@@ -153,7 +153,7 @@ LAYERS = (
         "preprocess",
         "sources",
     ),
-    ("paths", "results", "errors", "quiet", "source_code", "keys"),
+    ("paths", "results", "errors", "quiet", "source_code", "keys", "locks"),
 )
 
 

@@ -3,6 +3,7 @@
 import argparse
 import copy
 import json
+import threading
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,6 +19,7 @@ from fedutils import (
     experiment_runs,
     experiments,
     federated,
+    locks,
     paths,
 )
 from fedutils.communication import Messages
@@ -378,6 +380,31 @@ def test_what_diverges_leaves_no_result_and_stops_nothing_else(smoke, tmp_path, 
     assert "phantom_smoke-central, seed 1, client_learning_rate 0.01: epoch 2: expected a finite v" in told
     assert [file.name for file in tmp_path.glob("*.json")] == ["phantom_smoke-fedavg.json"]
     assert json.loads((tmp_path / "phantom_smoke-fedavg.json").read_text())["seeds"] == [1]
+
+
+def test_a_run_that_another_process_has_in_hand_is_waited_for_and_read(smoke, tmp_path, monkeypatch):
+    monkeypatch.setenv("FEDUTILS_OUTPUT", str(smoke / "output"))
+    whole, path = read(smoke, "central"), tmp_path / "phantom_smoke-central.json"
+    run_folder = smoke / "output" / "runs" / whole["runs"]["0"]["run"]
+    held, waiting = threading.Event(), threading.Event()
+
+    def train_elsewhere():
+        with locks.hold(run_folder):
+            held.set()
+            waiting.wait(20)
+            path.write_text(json.dumps({**whole, "seeds": [0], "runs": {"0": whole["runs"]["0"]}}))
+
+    def train(*_):
+        raise AssertionError("it was trained twice")
+
+    monkeypatch.setattr(locks, "_tell", lambda *words: waiting.set())
+    monkeypatch.setattr(experiments, "prepare", lambda *_: train)
+    other = threading.Thread(target=train_elsewhere)
+    other.start()
+    assert held.wait(20)
+    record = run_experiment(TWO, algorithms=["central"], seeds=[0], folder=tmp_path)["central"]
+    other.join()
+    assert waiting.is_set() and record["runs"]["0"] == whole["runs"]["0"]
 
 
 def plan_late(late):

@@ -2,6 +2,7 @@
 
 import functools
 import re
+import threading
 
 import keras
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import tensorflow as tf
 from halves import make_halves
 
-from fedutils import client_models, federated, runs, runtime
+from fedutils import client_models, federated, locks, runs, runtime
 from fedutils.algorithms import build_process
 from fedutils.centralized import evaluate, set_weights, train_central
 from fedutils.data.pipeline import augment_batch, make_batches
@@ -199,6 +200,27 @@ def test_checkpoints_of_another_model_or_server_are_refused_and_those_that_do_no
     loaded, found = RoundStore(tmp_path).load(runs.Run(3, weights=run.weights), state)
     assert loaded.history == run.history and loaded.best == 0
     assert_equal([*loaded.weights, *found], [*run.weights, *state])
+
+
+def test_a_folder_in_which_another_trains_is_left_alone_until_it_is_done(tmp_path, monkeypatch):
+    folder, found = tmp_path / "run", []
+    (folder / "round_1_temp1234").mkdir(parents=True)  # what the other is writing
+    held, waiting = threading.Event(), threading.Event()
+    monkeypatch.setattr(locks, "_tell", lambda *words: waiting.set())
+
+    def train_elsewhere():
+        with locks.hold(folder):
+            held.set()
+            waiting.wait(20)
+            found.extend(path.name for path in folder.iterdir())
+
+    other = threading.Thread(target=train_elsewhere)
+    other.start()
+    assert held.wait(20)
+    train(1, folder)
+    other.join()
+    assert waiting.is_set() and sorted(found) == [".lock", "round_1_temp1234"]
+    assert (folder / "round_1").is_dir() and not (folder / "round_1_temp1234").exists()
 
 
 def test_a_round_records_what_all_and_each_client_measured(tmp_path):
