@@ -71,7 +71,9 @@ def list_runs(record: dict) -> list[dict]:
 
 def list_partitions(records: Sequence[dict]) -> dict[str, list[dict]]:
     """Return by experiment who held what, a dict a seed; algorithms of an experiment share it."""
-    first = {record["experiment"]: record for record in reversed(records)}
+    first = {}
+    for record in records:
+        first.setdefault(record["experiment"], record)
     return {name: [run["partition"] for run in list_runs(record)] for name, record in first.items()}
 
 
