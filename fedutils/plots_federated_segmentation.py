@@ -7,7 +7,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from fedutils.data.federated_cases import EVERYONE
 from fedutils.plots import PLANE_LETTERS
 from fedutils.plots_models import (
     _TRUTH,
@@ -22,8 +21,8 @@ from fedutils.plots_models import (
     turn_slice,
 )
 from fedutils.plots_study import choose_line
-from fedutils.segmentation_study import find_unit
-from fedutils.study import NAMES, list_runs
+from fedutils.segmentation_study import find_unit, list_own
+from fedutils.study import NAMES
 
 if TYPE_CHECKING:
     from fedutils.experiment_segmentation import Segmentation
@@ -72,23 +71,6 @@ def plot_hospitals(task: "Segmentation", seed: int) -> Figure:
         ax.set_xlabel(unit, fontsize=7)
     _write_legend(fig, truth=_TRUTH)
     return fig
-
-
-def list_own(record: dict) -> dict[str, list[dict]]:
-    """Return the scores on the patients of each institution that has some in the test, one a seed.
-
-    A hospital's are those of the model that it uses; those of an institution that trains nobody are of the
-    model for all, or of local training the means over hospitals.
-    """
-    told: dict[str, list[dict]] = {}
-    for run in list_runs(record):
-        hospitals = run["hospitals"]
-        own = dict(zip(hospitals["names"], hospitals["own"], strict=True))
-        others = {part: run["test"][part] for part in run["test"] if part not in (EVERYONE, *own)}
-        for name, scores in (own | others).items():
-            if scores:
-                told.setdefault(name, []).append(scores)
-    return told
 
 
 def plot_institutions(records: Sequence[dict]) -> Figure:

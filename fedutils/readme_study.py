@@ -45,7 +45,7 @@ def build_study(folder: Path, settings: dict) -> str:
         ("Test accuracy less that of central training, points, seed by seed", "against_central", None),
     ):
         lines += [f"**{heading}**", "", build_grid(shown, key=key, after=after), ""]
-    table = build_skew_table(shown, describe_skew(records), measure_price_of_skew(plans, rows))
+    table = build_skew_table(shown, describe_skew(records), measure_price_of_skew(plans, records))
     lines += ["**How skewed the hospitals are, seed by seed**", "", table, ""]
     plan, data, shares = plans[0], records[0]["data"], describe_mixtures(records)
     commonest = shares["classes"].index(shares["commonest"])

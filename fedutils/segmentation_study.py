@@ -109,7 +109,7 @@ def _tell(record, central) -> dict:
             for part, told in record["summary"].items()
             if part != "after"
         },
-        "own_by": _tell_own(runs, unit),
+        "own_by": _tell_own(record, unit),
         "best_alone": _find_best(runs),
         "against_central": compare_with_central(record, central, part=EVERYONE, metric="dice"),
         "up": (runs[0].get("bytes") or {}).get("up_per_client"),
@@ -120,17 +120,34 @@ def _tell(record, central) -> dict:
     }
 
 
-def _tell_own(runs, unit) -> dict:
+def list_own(record: dict) -> dict[str, list[dict]]:
+    """Return the scores on the patients of each institution that has some in the test, one a seed.
+
+    A hospital's are those of the model that it uses; those of an institution that trains nobody are of the
+    model for all, or of local training the means over hospitals.
+    """
+    told: dict[str, list[dict]] = {}
+    for run in list_runs(record):
+        hospitals = run["hospitals"]
+        own = dict(zip(hospitals["names"], hospitals["own"], strict=True))
+        others = {part: run["test"][part] for part in run["test"] if part not in (EVERYONE, *own)}
+        for name, scores in (own | others).items():
+            if scores:
+                told.setdefault(name, []).append(scores)
+    return told
+
+
+def _tell_own(record, unit) -> dict:
     """Return Dice and distance of each hospital's own network on its own patients, by institution."""
-    found = {}
-    for hospitals in (run["hospitals"] for run in runs if "tests" in run["hospitals"]):
-        for name, own in zip(hospitals["names"], hospitals["own"], strict=True):
-            if own and name in runs[0]["test"]:  # else no patient is its own
-                found.setdefault(name, []).append(own)
+    run = list_runs(record)[0]
+    if "tests" not in run["hospitals"]:
+        return {}
+    holders = run["test"].keys() & set(run["hospitals"]["names"])  # else no patient is its own
     keys = {"dice": "dice", "hd95": f"hd95_{unit}"}
     return {
         name: {key: summarise([own[of] for own in told]) for key, of in keys.items()}
-        for name, told in found.items()
+        for name, told in list_own(record).items()
+        if name in holders
     }
 
 

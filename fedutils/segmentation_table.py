@@ -66,8 +66,8 @@ def build_institutions_table(rows: Sequence[dict]) -> str | None:
     """Return Dice and HD95 institution by institution as Markdown, or None where none was tested apart.
 
     The rows are of one source. A line is a network and a training of an experiment; hospitals alone have a
-    second one, of the network that each trained itself. Where the institution of
-    a column trained nobody, the line says so; then each column is an experiment of its own.
+    second one, of the network that each trained itself. Where the institution of a column trained nobody, the
+    line says so; then each column is an experiment of its own.
     """
     lines = {}
     for row in rows:

@@ -222,11 +222,18 @@ def compare_with_central(
     """
     if central is None or record["algorithm"] == central["algorithm"]:
         return None
-    seeds = sorted(set(record["seeds"]) & set(central["seeds"]))
+    return compare_seeds(record, central, part=part, metric=metric)
+
+
+def compare_seeds(
+    record: dict, other: dict, *, part: str = "deduplicated", metric: str = "accuracy"
+) -> dict | None:
+    """Return a result less another one, seed by seed, as `compare_with_central` does; None without a pair."""
+    seeds = sorted(set(record["seeds"]) & set(other["seeds"]))
     if not seeds:
         return None
 
     def measured(result, seed):
         return result["runs"][str(seed)]["test"][part][metric]
 
-    return {"seeds": seeds, **summarise([measured(record, s) - measured(central, s) for s in seeds])}
+    return {"seeds": seeds, **summarise([measured(record, s) - measured(other, s) for s in seeds])}

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fedutils.experiment_file import Experiment
-from fedutils.metrics import summarise
-from fedutils.study import list_partitions, list_runs
+from fedutils.study import compare_seeds, list_partitions, list_runs
 
 
 def describe_skew(records: Sequence[dict]) -> dict[str, dict]:
@@ -62,15 +61,15 @@ def describe_mixtures(records: Sequence[dict]) -> dict:
     }
 
 
-def measure_price_of_skew(plans: Sequence[Experiment], rows: Sequence[dict]) -> dict[str, dict]:
+def measure_price_of_skew(plans: Sequence[Experiment], records: Sequence[dict]) -> dict[str, dict]:
     """Return FedAvg's accuracy under each partition less that under IID with the same rounds, seed by seed.
 
     Parameters
     ----------
     plans : sequence of Experiment
         The study.
-    rows : sequence of dict
-        From `fedutils.study.summarise_study` of the same.
+    records : sequence of dict
+        Its results, from `fedutils.study.load_study`.
 
     Returns
     -------
@@ -79,28 +78,21 @@ def measure_price_of_skew(plans: Sequence[Experiment], rows: Sequence[dict]) -> 
         the ``seeds`` that both did, de-duplicated test images. Only where the study has FedAvg under IID with
         as many rounds and local epochs.
     """
-    kept = ("num_rounds", "local_epochs")
-    done = {row["experiment"]: row for row in rows if row["algorithm"] == "fedavg" and row["seeds"]}
-    work = {
-        plan.name: tuple(plan.algorithms["fedavg"][key] for key in kept)
-        for plan in plans
-        if plan.name in done
+    fedavg = {record["experiment"]: record for record in records if record["algorithm"] == "fedavg"}
+    begun = [plan for plan in plans if plan.name in fedavg]
+    even = {_count_work(plan): fedavg[plan.name] for plan in begun if _is_even(plan)}
+    told = {
+        plan.name: compare_seeds(fedavg[plan.name], even[_count_work(plan)])
+        for plan in begun
+        if not _is_even(plan) and _count_work(plan) in even
     }
-    even = {work[plan.name]: plan.name for plan in plans if plan.name in done and _is_even(plan)}
-    told = {}
-    for plan in plans:
-        if plan.name not in done or _is_even(plan) or work[plan.name] not in even:
-            continue
-        here, there = (_by_seed(done[name]) for name in (plan.name, even[work[plan.name]]))
-        if seeds := sorted(here.keys() & there.keys()):
-            told[plan.name] = {"seeds": seeds, **summarise([here[s] - there[s] for s in seeds])}
-    return told
+    return {name: apart for name, apart in told.items() if apart}
+
+
+def _count_work(plan) -> tuple[int, int]:
+    training = plan.algorithms["fedavg"]
+    return training["num_rounds"], training["local_epochs"]
 
 
 def _is_even(plan) -> bool:
     return plan.partition["kind"] == "iid"
-
-
-def _by_seed(row) -> dict[int, float]:
-    values = row["summary"]["deduplicated"]["accuracy"]["values"]
-    return dict(zip(row["seeds"], values, strict=True))

@@ -27,7 +27,6 @@ from fedutils.experiment_segmentation_scores import ScoredSegmentation
 from fedutils.experiment_task import load_task
 from fedutils.experiments import run_experiment
 from fedutils.plots_federated_segmentation import (
-    list_own,
     plot_hospitals,
     plot_institutions,
     plot_predictions,
@@ -35,7 +34,7 @@ from fedutils.plots_federated_segmentation import (
 from fedutils.readme_segmentation import build_federated_segmentation
 from fedutils.results import to_json
 from fedutils.segmentation_pools import SlicePool, VolumePool
-from fedutils.segmentation_study import summarise_segmentations
+from fedutils.segmentation_study import list_own, summarise_segmentations
 from fedutils.segmentation_table import (
     build_institutions_table,
     build_regions_table,

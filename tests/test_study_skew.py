@@ -43,10 +43,10 @@ def test_the_price_of_skew_is_paired_by_seed_with_iid_of_as_many_rounds():
         fedavg("longer", (0, 0.9), (1, 0.9)),
     ]
     plans = [load_experiment(one) for one in planned]
-    told = measure_price_of_skew(plans, summarise_study(planned, records))
+    told = measure_price_of_skew(plans, records)
     assert list(told) == ["skewed"]  # there is no IID of six rounds
     assert told["skewed"]["seeds"] == [1] and told["skewed"]["values"] == [pytest.approx(-0.2)]
-    assert measure_price_of_skew(plans, summarise_study(planned, records[1:])) == {}
+    assert measure_price_of_skew(plans, records[1:]) == {}
 
 
 def test_the_table_of_skew_has_a_line_a_partition_and_values_by_seed():
