@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from fedutils.data.federated_cases import EVERYONE
-from fedutils.study import PHANTOM_NOTE, format_spread, note_missing
+from fedutils.experiment_bounds import add_bounds
+from fedutils.study import PHANTOM_NOTE, format_spread, note_missing, rank
 from fedutils.study_costs import MB
 
 _NOTHING = "–"
@@ -33,6 +34,8 @@ def build_tables(rows: Sequence[dict]) -> str:
 def build_segmentation_table(rows: Sequence[dict]) -> str:
     """Return what was reached as Markdown, a line a training of each experiment.
 
+    An experiment without local or central training of its own has lines of those that are its bounds.
+
     Parameters
     ----------
     rows : sequence of dict
@@ -43,8 +46,8 @@ def build_segmentation_table(rows: Sequence[dict]) -> str:
         *("MB up, a hospital and round", "rounds"),
     )
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for row in rows:
-        cells = [row["title"], row["name"]]
+    for title, row in _list_beside(rows):
+        cells = [title, row["name"]]
         if row["seeds"]:
             told, apart = row["summary"][EVERYONE], row["against_central"]
             cells += [
@@ -59,7 +62,7 @@ def build_segmentation_table(rows: Sequence[dict]) -> str:
         else:
             cells += ["not run", *[_NOTHING] * (len(heads) - len(cells) - 1)]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", NOTE + _note_left_out(rows) + _note_phantom(rows)])
+    return "\n".join([*lines, "", NOTE + _note_lent(rows) + _note_left_out(rows) + _note_phantom(rows)])
 
 
 def build_institutions_table(rows: Sequence[dict]) -> str | None:
@@ -90,7 +93,7 @@ def build_institutions_table(rows: Sequence[dict]) -> str | None:
 def build_regions_table(rows: Sequence[dict]) -> str | None:
     """Return Dice and HD95 by region as Markdown, or None where there is one region only."""
     lines, heads = [], {}
-    for row in rows:
+    for title, row in _list_beside(rows):
         told = (row["summary"] or {}).get(EVERYONE, {})
         regions = [key.removeprefix("dice_") for key in told if key.startswith("dice_")]
         if len(regions) > 1:
@@ -101,8 +104,27 @@ def build_regions_table(rows: Sequence[dict]) -> str | None:
                 + note_missing(row["seeds"], row["seeds_planned"])
                 for region in regions
             }
-            lines.append((f"{row['title']}: {row['name']}", line))
+            lines.append((f"{title}: {row['name']}", line))
     return _set_grid(lines, list(heads)) if lines else None
+
+
+def _list_beside(rows: Sequence[dict]) -> list[tuple[str, dict]]:
+    """Return the rows of each experiment with its title, and those of others that are its bounds."""
+    found = []
+    for name in dict.fromkeys(row["experiment"] for row in rows):
+        own = next(row for row in rows if row["experiment"] == name)
+        beside = sorted(add_bounds(rows, name, own["bounds"]), key=lambda row: rank(row["algorithm"]))
+        found += [(own["title"], row) for row in beside]
+    return found
+
+
+def _note_lent(rows) -> str:
+    if len(_list_beside(rows)) == len(rows):
+        return ""
+    return (
+        " Of an experiment without local or central training of its own, that of another one is given, with "
+        "the same cases and as many passes; for hospitals, with the same partition."
+    )
 
 
 def _set_grid(lines: Sequence[tuple[str, dict[str, str]]], columns: Sequence[str]) -> str:

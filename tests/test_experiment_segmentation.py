@@ -538,6 +538,19 @@ def test_the_table_says_what_was_measured_and_what_is_missing(records):
     assert fedavg["lowest hospital"] == "–"
 
 
+def test_local_and_central_training_of_another_file_stand_beside_the_federation_that_they_bound(records):
+    rows = summarise_segmentations([PLANNED], records)
+    assert "of another one" not in build_segmentation_table(rows)
+    lent = dict.fromkeys(("local", "central"), "x")
+    rows += [{**rows[1], "experiment": "y", "title": "Y", "bounds": lent}]
+    lines, note = read_table(build_segmentation_table(rows))
+    assert [line["experiment"] for line in lines] == list("XXXYYY") and "of another one" in note
+    assert [line["training"] for line in lines[:3]] == [line["training"] for line in lines[3:]]
+    assert lines[0]["Dice"] == lines[3]["Dice"] != lines[4]["Dice"]
+    regions, _ = read_table(build_regions_table(rows))
+    assert [line["training"][:2] for line in regions] == ["X:", "X:", "Y:", "Y:"]
+
+
 def test_a_federation_is_compared_with_central_training_seed_by_seed(records):
     other = copy.deepcopy(records[0]) | {"algorithm": "central"}
     other["runs"]["0"]["test"]["all"]["dice"] += 0.1
