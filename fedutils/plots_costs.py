@@ -12,6 +12,7 @@ from fedutils.plots import COLOURS, _axis
 from fedutils.plots_study import choose_line
 from fedutils.study import NAMES, is_federated, list_runs, shorten_title
 from fedutils.study_costs import CLOCKS, compute_costs
+from fedutils.study_rates import FAMILIES
 
 _PERCENT = PercentFormatter(1.0, decimals=0)
 
@@ -139,7 +140,7 @@ def plot_time_grid(told: Sequence[dict]) -> Figure:
     return fig
 
 
-def plot_rates(families: dict[str, list[dict]], names: dict[str, str] = NAMES) -> Figure:
+def plot_rates(families: dict[str, list[dict]], names: dict[str, str] = FAMILIES) -> Figure:
     """Draw the search of rates: the best validation accuracy by value, a panel a family.
 
     Parameters
@@ -150,8 +151,8 @@ def plot_rates(families: dict[str, list[dict]], names: dict[str, str] = NAMES) -
     names : dict of str to str
         Of families, in words; others have their own.
     """
-    columns = min(len(families), 5)
-    lines = -(-len(families) // columns)
+    lines = -(-len(families) // 5)
+    columns = -(-len(families) // lines)
     fig, axes = plt.subplots(
         lines, columns, figsize=(max(7.2, 1.5 * columns), 2.5 * lines), sharey=True, squeeze=False
     )
@@ -183,7 +184,7 @@ def plot_rates(families: dict[str, list[dict]], names: dict[str, str] = NAMES) -
         ax.xaxis.set_minor_locator(NullLocator())
         ax.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         ax.tick_params(axis="x", labelsize=7, labelrotation=45 if len(values) > 3 else 0)
-        ax.set_title(names.get(name, name.replace("_", " ")), fontsize=8)
+        ax.set_title(names.get(name, name.replace("_", " ")).replace(", ", ",\n"), fontsize=8)
         ax.set_xlabel(tried[0]["setting"].replace("_", " "), fontsize=7)
         ax.yaxis.set_major_formatter(_PERCENT)
     for ax in axes[:, 0]:

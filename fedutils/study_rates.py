@@ -5,7 +5,16 @@ from pathlib import Path
 
 from fedutils.errors import InputError
 from fedutils.experiment_file import load_experiment
-from fedutils.study import list_runs
+from fedutils.study import NAMES, list_runs
+
+# Families in words: algorithms whose rate is searched, and what else a search varies.
+FAMILIES = NAMES | {
+    "epochs": "FedAvg, epochs a round",
+    "fedlc_epochs": "FedLC, epochs a round",
+    "batch": "FedAvg, batch size",
+    "momentum": "FedAvg, server momentum",
+    "yogi_sgd": "FedYogi, SGD at clients",
+}
 
 
 def group_rates(source: Path | str | dict, records: Sequence[dict], chosen: dict | None = None) -> dict:
