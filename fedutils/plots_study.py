@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from fedutils.experiment_bounds import ALONE, add_bounds
 from fedutils.plots import COLOURS, _axis
-from fedutils.study import NAMES, list_runs, rank, shorten_title
+from fedutils.study import NAMES, list_runs, list_with_bounds, shorten_title
 from fedutils.study_tables import title_of
 
 
@@ -181,8 +181,7 @@ def plot_holdings_and_results(rows: Sequence[dict], partitions: dict[str, dict])
         own = next(row for row in rows if row["experiment"] == name)
         plot_counts(partitions[name]["counts"], partitions[name]["classes"], left, most=most)
         left.set_title(shorten_title(own["title"]), fontsize=8, loc="left")
-        both = add_bounds(rows, name, own["bounds"])
-        plot_results(sorted(both, key=lambda row: rank(row["algorithm"])), right)
+        plot_results(list_with_bounds(rows, name), right)
     filled = [ax.get_xlim() for ax in axes[:, 1] if ax.lines] or [(0, 1)]
     low, high = min(limits[0] for limits in filled), max(limits[1] for limits in filled)
     for left, right in axes[:-1]:

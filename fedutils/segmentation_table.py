@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 
 from fedutils.data.federated_cases import EVERYONE
-from fedutils.experiment_bounds import add_bounds
-from fedutils.study import PHANTOM_NOTE, format_spread, note_missing, rank
+from fedutils.study import PHANTOM_NOTE, format_spread, list_with_bounds, note_missing
 from fedutils.study_costs import MB
 
 _NOTHING = "–"
@@ -15,6 +14,10 @@ NOTE = (
     "hospital: the one with the lowest Dice on its own patients, by the model that it uses. A region that "
     "only truth or prediction has counts as Dice 0 and as the diagonal of the case. What this does not show: "
     "differences smaller than what other patients would make, since an institution has few of them a seed."
+)
+_LENT = (
+    " Of an experiment without local or central training of its own, that of another one is given, with the "
+    "same cases and as many passes; for hospitals, with the same partition."
 )
 
 
@@ -46,7 +49,8 @@ def build_segmentation_table(rows: Sequence[dict]) -> str:
         *("MB up, a hospital and round", "rounds"),
     )
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for title, row in _list_beside(rows):
+    beside = _list_beside(rows)
+    for title, row in beside:
         cells = [title, row["name"]]
         if row["seeds"]:
             told, apart = row["summary"][EVERYONE], row["against_central"]
@@ -62,7 +66,8 @@ def build_segmentation_table(rows: Sequence[dict]) -> str:
         else:
             cells += ["not run", *[_NOTHING] * (len(heads) - len(cells) - 1)]
         lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join([*lines, "", NOTE + _note_lent(rows) + _note_left_out(rows) + _note_phantom(rows)])
+    lent = _LENT if len(beside) > len(rows) else ""
+    return "\n".join([*lines, "", NOTE + lent + _note_left_out(rows) + _note_phantom(rows)])
 
 
 def build_institutions_table(rows: Sequence[dict]) -> str | None:
@@ -110,21 +115,8 @@ def build_regions_table(rows: Sequence[dict]) -> str | None:
 
 def _list_beside(rows: Sequence[dict]) -> list[tuple[str, dict]]:
     """Return the rows of each experiment with its title, and those of others that are its bounds."""
-    found = []
-    for name in dict.fromkeys(row["experiment"] for row in rows):
-        own = next(row for row in rows if row["experiment"] == name)
-        beside = sorted(add_bounds(rows, name, own["bounds"]), key=lambda row: rank(row["algorithm"]))
-        found += [(own["title"], row) for row in beside]
-    return found
-
-
-def _note_lent(rows) -> str:
-    if len(_list_beside(rows)) == len(rows):
-        return ""
-    return (
-        " Of an experiment without local or central training of its own, that of another one is given, with "
-        "the same cases and as many passes; for hospitals, with the same partition."
-    )
+    titles = {row["experiment"]: row["title"] for row in rows}
+    return [(title, row) for name, title in titles.items() for row in list_with_bounds(rows, name)]
 
 
 def _set_grid(lines: Sequence[tuple[str, dict[str, str]]], columns: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from fedutils.errors import InputError
+from fedutils.experiment_bounds import add_bounds
 from fedutils.experiment_file import ALONE, load_experiment
 from fedutils.metrics import summarise
 
@@ -62,6 +63,19 @@ def rank(algorithm: str, names: Iterable[str] = NAMES) -> tuple[float, str]:
     """Return what sorts algorithms in the order of `names`, those unknown before the last, central."""
     names = list(names)
     return names.index(algorithm) if algorithm in names else len(names) - 1.5, algorithm
+
+
+def list_with_bounds(rows: Sequence[dict], experiment: str) -> list[dict]:
+    """Return the rows of an experiment and those of others that are its bounds, in the order of `rank`.
+
+    Parameters
+    ----------
+    rows : sequence of dict
+        Of a study, each with ``experiment``, ``algorithm`` and ``bounds``; some are of this experiment.
+    experiment : str
+    """
+    own = next(row for row in rows if row["experiment"] == experiment)
+    return sorted(add_bounds(rows, experiment, own["bounds"]), key=lambda row: rank(row["algorithm"]))
 
 
 def list_runs(record: dict) -> list[dict]:
